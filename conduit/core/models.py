@@ -1,0 +1,77 @@
+"""Tables of the kernel: the epoch that workers poll, the audit log, wrapped purpose keys, idempotent replies."""
+
+from __future__ import annotations
+
+from django.db import models
+
+from conduit.core.ids import uuid7
+
+
+class Epoch(models.Model):
+    """One row. Triggers raise the counters in the changing transaction; every worker polls them (design 2)."""
+
+    id = models.SmallIntegerField(primary_key=True, default=1)
+    snapshot = models.BigIntegerField(default=0, help_text="providers, credentials, routes, prices")
+    keys = models.BigIntegerField(default=0, help_text="virtual keys, teams, budgets")
+
+
+class AuditEntry(models.Model):
+    """Who changed what, written in the changing transaction. `before` and `after` never hold a secret."""
+
+    id = models.BigAutoField(primary_key=True)
+    time = models.DateTimeField(auto_now_add=True)
+    actor_kind = models.CharField(max_length=16, help_text="user | token | system")
+    actor_id = models.CharField(max_length=64, blank=True)
+    actor_name = models.CharField(max_length=254)
+    action = models.CharField(max_length=64, help_text="key.create, credential.revoke, …")
+    object_kind = models.CharField(max_length=32)
+    object_id = models.CharField(max_length=128)
+    object_name = models.CharField(max_length=254, blank=True)
+    team_id = models.UUIDField(null=True)
+    before = models.JSONField(null=True)
+    after = models.JSONField(null=True)
+    request_id = models.CharField(max_length=128, blank=True)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["object_kind", "object_id", "-id"], name="audit_object"),
+            models.Index(fields=["-time"], name="audit_time"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.object_name}"
+
+
+class PurposeKey(models.Model):
+    """A random 256-bit key for one purpose (pepper, replies, …), wrapped by a key-encryption key."""
+
+    purpose = models.CharField(max_length=32)
+    version = models.PositiveIntegerField()
+    kek_id = models.CharField(max_length=64)
+    wrapped = models.BinaryField()
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["purpose", "version"], name="purpose_key_version")]
+
+    def __str__(self) -> str:
+        return f"{self.purpose} v{self.version}"
+
+
+class IdempotentReply(models.Model):
+    """The answer to a management POST that carried Idempotency-Key, encrypted: it may hold a raw key."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7)
+    actor = models.CharField(max_length=96)
+    key = models.CharField(max_length=255)
+    path = models.CharField(max_length=255)
+    body_digest = models.BinaryField()
+    status = models.SmallIntegerField(null=True, help_text="null while the first request is under way")
+    reply = models.BinaryField(null=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["actor", "key"], name="idempotent_reply_once")]
+
+    def __str__(self) -> str:
+        return self.key

@@ -1,0 +1,218 @@
+"""Settings, all from the environment (contract 1). `NAME_FILE` reads the value of `NAME` from a file."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import environ
+
+from conduit.core.errors import ConfigurationError
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = environ.FileAwareEnv()
+
+CONDUIT_HOME = Path(env.str("CONDUIT_HOME", default=str(BASE_DIR / ".conduit"))).absolute()
+CONDUIT_HOST = env.str("CONDUIT_HOST", default="127.0.0.1")
+
+
+def _int(name: str, default: int, low: int, high: int) -> int:
+    text = env.str(name, default=str(default))
+    if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
+        raise ConfigurationError(
+            f"{name} must be a whole number from {low} to {high}, not {text!r}. Change or unset it."
+        )
+    return int(text)
+
+
+CONDUIT_PORT = _int("CONDUIT_PORT", 8080, 1, 65535)
+CONDUIT_WORKERS = _int("CONDUIT_WORKERS", os.cpu_count() or 1, 1, 512)
+CONDUIT_DATABASE_GRACE = _int("CONDUIT_DATABASE_GRACE", 60, 0, 86_400)
+CONDUIT_EGRESS_ALLOW = [part.strip() for part in env.str("CONDUIT_EGRESS_ALLOW", default="").split(",") if part.strip()]
+
+
+def _embedded() -> dict[str, str]:
+    """What `conduit up` wrote about the engines it started: {"database_url", "valkey_url"}."""
+    try:
+        written: dict[str, str] = json.loads((CONDUIT_HOME / "run" / "engines.json").read_text())
+        return written
+    except FileNotFoundError:
+        return {}
+
+
+def _generated(name: str) -> str:
+    """A secret that `conduit up` generated into the data directory, empty where it has not run yet."""
+    path = CONDUIT_HOME / "secrets" / name
+    return path.read_text().strip() if path.exists() else ""
+
+
+ENGINES = _embedded()
+DATABASE_URL = env.str("DATABASE_URL", default=ENGINES.get("database_url", ""))
+VALKEY_URL = env.str("VALKEY_URL", default=ENGINES.get("valkey_url", ""))
+EMBEDDED_DATABASE = "DATABASE_URL" not in os.environ and "DATABASE_URL_FILE" not in os.environ
+EMBEDDED_VALKEY = "VALKEY_URL" not in os.environ and "VALKEY_URL_FILE" not in os.environ
+
+CONDUIT_SANDBOX = env.bool("CONDUIT_SANDBOX", default=EMBEDDED_DATABASE and EMBEDDED_VALKEY)
+SANDBOX_PORT = _int("CONDUIT_SANDBOX_PORT", min(CONDUIT_PORT + 1, 65535), 1, 65535)
+SANDBOX_URL = f"http://127.0.0.1:{SANDBOX_PORT}"
+JOURNAL_DIR = CONDUIT_HOME / "journal"
+JOURNAL_FSYNC = env.str("CONDUIT_JOURNAL_FSYNC", default="interval")
+MAX_BODY_BYTES = _int("CONDUIT_MAX_BODY_MB", 32, 1, 1024) * 1024 * 1024
+
+SECRET_KEY = env.str("DJANGO_SECRET_KEY", default=_generated("django_secret_key")) or "unset-until-conduit-up-ran"
+DEBUG = env.bool("DJANGO_DEBUG", default=False)
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+
+
+def _database(url: str) -> dict[str, Any]:
+    parts = urlsplit(url)
+    query = dict(pair.split("=", 1) for pair in parts.query.split("&") if "=" in pair)
+    host = unquote(query.pop("host", "") or parts.hostname or "")
+    options: dict[str, Any] = {"pool": {"min_size": 0, "max_size": 8, "timeout": 5}}
+    options.update({key: unquote(value) for key, value in query.items()})
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": parts.path.lstrip("/") or "postgres",
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": host,
+        "PORT": str(parts.port or ""),
+        "CONN_MAX_AGE": 0,
+        "OPTIONS": options,
+    }
+
+
+DATABASES = {"default": _database(DATABASE_URL)}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+AUTH_USER_MODEL = "access.User"
+
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": VALKEY_URL or "redis://127.0.0.1:1",
+        "KEY_PREFIX": "conduit",
+    }
+}
+RATELIMIT_USE_CACHE = "default"
+SILENCED_SYSTEM_CHECKS = ["django_ratelimit.E003", "django_ratelimit.W001"]  # it knows only the older redis packages
+
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.postgres",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "drf_spectacular",
+    "django_htmx",
+    "conduit.core",
+    "conduit.access",
+    "conduit.console",
+    "providers",
+    "keys",
+    "usage",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+]
+ROOT_URLCONF = "conduit.urls"
+ASGI_APPLICATION = "conduit.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "conduit.console.context.shell",
+            ],
+        },
+    }
+]
+STATIC_URL = "/static/"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STATIC_ROOT = CONDUIT_HOME / "static"
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+}
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+USE_I18N = False
+
+LOGIN_URL = "/login"
+LOGIN_REDIRECT_URL = "/"
+SESSION_COOKIE_NAME = "conduit_session"
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = env.bool("CONDUIT_TLS", default=False)
+SESSION_COOKIE_AGE = 12 * 3600
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'self'"],
+        "script-src": ["'self'"],
+        "style-src": ["'self'"],
+        "img-src": ["'self'", "data:"],
+        "frame-ancestors": ["'none'"],
+        "base-uri": ["'none'"],
+        "form-action": ["'self'"],
+        "object-src": ["'none'"],
+    }
+}
+DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "conduit.access.authentication.ManagementTokenAuthentication",
+        "conduit.access.authentication.ConsoleSessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["conduit.access.permissions.RolePermission"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["conduit.core.strict_json.StrictJSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "conduit.core.problems.problem_handler",
+    "UNAUTHENTICATED_USER": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Conduit",
+    "VERSION": "1",
+    "OAS_VERSION": "3.1.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+}
+
+CELERY_BROKER_URL = VALKEY_URL
+CELERY_REDBEAT_REDIS_URL = VALKEY_URL
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = True
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+
+METRICS_TOKEN = env.str("CONDUIT_METRICS_TOKEN", default="")
+LOGGING_CONFIG = None  # conduit.core.logs sets structlog up
+LOG_LEVEL = env.str("CONDUIT_LOG_LEVEL", default="info")
