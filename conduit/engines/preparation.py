@@ -1,0 +1,94 @@
+"""What has to be done before the web processes start: migrations, static files, the first run.
+
+`python -m conduit.engines.preparation` prints one JSON list on standard output, the lines that `conduit up` then
+prints, and exits 0; or says on standard error why not and exits 1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+
+import django
+from django.conf import settings
+from django.contrib.staticfiles.finders import get_finders
+from django.core.management import call_command
+from django.db import DatabaseError, connection
+from django.db.migrations.executor import MigrationExecutor
+
+from conduit.core.errors import ConfigurationError
+from conduit.core.logs import configure
+
+
+def migrate() -> None:
+    """Applies what is missing. Two nodes that start at once take turns."""
+    executor = MigrationExecutor(connection)
+    if not executor.migration_plan(executor.loader.graph.leaf_nodes()):
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(hashtext('conduit migrations'))")
+        try:
+            call_command("migrate", interactive=False, verbosity=0)
+        finally:
+            cursor.execute("SELECT pg_advisory_unlock(hashtext('conduit migrations'))")
+
+
+def collect_static() -> None:
+    """Fills STATIC_ROOT when a source file changed since the last time."""
+    stamp = Path(settings.CONDUIT_HOME) / "run" / "static.stamp"
+    digest = _static_digest()
+    if stamp.exists() and stamp.read_text() == digest and Path(settings.STATIC_ROOT).is_dir():
+        return
+    call_command("collectstatic", interactive=False, verbosity=0, clear=True)
+    stamp.write_text(digest)
+
+
+def _static_digest() -> str:
+    known = hashlib.sha256(str(settings.STATIC_ROOT).encode())
+    for finder in get_finders():
+        for path, storage in finder.list(ignore_patterns=[]):
+            found = os.stat(storage.path(path))
+            known.update(f"{path}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
+    return known.hexdigest()
+
+
+def first_run() -> list[str]:
+    """The lines to print: the console's address, and on the very first start what the console's first run returns."""
+    try:
+        bootstrap = importlib.import_module("conduit.console.first_run").bootstrap
+    except ModuleNotFoundError as error:
+        if error.name != "conduit.console.first_run":
+            raise
+        return []
+    lines: list[str] = bootstrap()
+    return lines
+
+
+def main() -> int:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "conduit.settings")
+    try:
+        configure()
+        django.setup()
+        migrate()
+        collect_static()
+        lines = first_run()
+    except ConfigurationError as error:
+        sys.stderr.write(f"conduit up: {error}\n")
+        return 1
+    except DatabaseError as error:
+        sys.stderr.write(
+            f"conduit up: the database refuses: {str(error).strip().splitlines()[0]}. Check DATABASE_URL.\n"
+        )
+        return 1
+    host = "localhost" if settings.CONDUIT_HOST in ("0.0.0.0", "::") else settings.CONDUIT_HOST  # noqa: S104
+    address = f"console: http://{f'[{host}]' if ':' in host else host}:{settings.CONDUIT_PORT}"
+    sys.stdout.write(json.dumps([address, *(line for line in lines if not line.startswith("console:"))]) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""The money oracle: after a test that moves money, do the books agree with each other and with the provider's invoice?
+
+`check(gateway)` ships what is journalled and raises AssertionError with the first few things that do not add up.
+Attempt ids are UUIDv7, so `since` one of them names the attempts of one test.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from tests.harness.gateway import RunningGateway, wait_for
+from tests.harness.invoice import Billed, read_invoice
+
+SHOWN = 5
+
+
+NIL = UUID(int=0)
+
+
+def check(gateway: RunningGateway, since: UUID = NIL) -> None:
+    """Every invariant of the ledger. What concerns single attempts is asked of those from `since` on."""
+    wait_for(lambda: not _in_flight(gateway))
+    gateway.ship()
+    from usage.models import UsageEvent
+
+    events = list(UsageEvent.objects.all())
+    recent = [event for event in events if event.id >= since]
+    invoice = {name: bill for name, bill in read_invoice(gateway.sandbox.invoice).items() if _is_recent(name, since)}
+    problems = [
+        *attempts_end_once(recent),
+        *periods(events),
+        *rollups(events),
+        *arithmetic(recent),
+        *covers(recent, invoice),
+        *verified(),
+    ]
+    assert not problems, f"{len(problems)} problems in the books:\n" + "\n".join(problems[:SHOWN])
+
+
+def _is_recent(attempt: str | None, since: UUID) -> bool:
+    return since == NIL if attempt is None else UUID(attempt) >= since
+
+
+def _in_flight(gateway: RunningGateway) -> int:
+    from conduit.proxy import metrics
+
+    return int(metrics.IN_FLIGHT._value.get())
+
+
+def attempts_end_once(events: Iterable[Any]) -> list[str]:
+    """No id twice; attempts of one request count 1, 2, 3 and only the last is final; a refusal stands alone."""
+    events = list(events)
+    problems = [f"event {one} is there {n} times" for one, n in Counter(e.id for e in events).items() if n > 1]
+    by_request: defaultdict[str, list[Any]] = defaultdict(list)
+    for event in events:
+        by_request[event.request_id].append(event)
+    for request, found in by_request.items():
+        found.sort(key=lambda event: (event.time, event.attempt))
+        numbers = [event.attempt for event in found]
+        ends = [event.final for event in found]
+        if numbers not in ([0], list(range(1, len(found) + 1))) or sum(ends) != 1 or not ends[-1]:
+            problems.append(f"request {request} has attempts {numbers} with ends {ends}")
+    return problems
+
+
+def periods(events: Iterable[Any]) -> list[str]:
+    """A budget's settled amount is the sum of the events that name it (in one period: tests do not outlive a day)."""
+    from keys.models import BudgetPeriod
+
+    spent: Counter[Any] = Counter()
+    for event in events:
+        for budget in set(event.budgets):
+            spent[budget] += event.cost_nanos
+    settled: Counter[Any] = Counter()
+    for budget, nanos in BudgetPeriod.objects.values_list("budget_id", "settled_nanos"):
+        settled[budget] += nanos
+    return [
+        f"budget {budget} has settled {settled[budget]}, its events cost {spent[budget]}"
+        for budget in settled.keys() | spent.keys()
+        if settled[budget] != spent[budget]
+    ]
+
+
+def rollups(events: Iterable[Any]) -> list[str]:
+    """The hourly rollup's totals are those of the rows."""
+    from usage.models import UsageHour
+
+    events = list(events)
+    rows = list(UsageHour.objects.all())
+    problems = []
+    for name in ("cost_nanos", "input_tokens", "output_tokens", "cache_read_tokens", "reasoning_tokens"):
+        kept, real = sum(getattr(row, name) for row in rows), sum(getattr(event, name) for event in events)
+        if kept != real:
+            problems.append(f"the rollup has {name} {kept}, the events {real}")
+    counts = {
+        "requests": sum(event.final for event in events),
+        "attempts": sum(event.attempt > 0 for event in events),
+        "refused": sum(event.attempt == 0 for event in events),
+        "estimated": sum(event.exactness == "estimated" for event in events),
+        "uncertain": sum(event.exactness == "uncertain" for event in events),
+    }
+    for name, real in counts.items():
+        kept = sum(getattr(row, name) for row in rows)
+        if kept != real:
+            problems.append(f"the rollup has {name} {kept}, the events {real}")
+    return problems
+
+
+def arithmetic(events: Iterable[Any]) -> list[str]:
+    """Each cost is the sum of its lines, each line ceil(count x rate / 1,000,000)."""
+    problems = []
+    for event in events:
+        lines = [-(-count * rate // 1_000_000) for _, count, rate, _ in event.arithmetic]
+        if lines != [nanos for *_, nanos in event.arithmetic] or sum(lines) != event.cost_nanos:
+            problems.append(f"event {event.id} costs {event.cost_nanos}, its lines say {event.arithmetic}")
+    return problems
+
+
+def covers(events: Iterable[Any], invoice: dict[str | None, Billed]) -> list[str]:
+    """The ledger never has less than the provider billed for an attempt, and exactly as much where it says exact.
+
+    Two exceptions: an attempt whose worker died is uncertain, and a provider that reports false figures (the sandbox's
+    usage faults) is believed.
+    """
+    known = {str(event.id): event for event in events}
+    problems = [f"the invoice has {nanos} without an attempt id" for nanos in _unnamed(invoice)]
+    for attempt, billed in invoice.items():
+        if attempt is None:
+            continue
+        event = known.get(attempt)
+        if event is None:
+            problems.append(f"attempt {attempt} is on the invoice with {billed.nanos} and in no event")
+        elif billed.requests > 1:
+            problems.append(f"attempt {attempt} was sent {billed.requests} times")
+        elif event.exactness == "uncertain" or "false-usage" in event.tags:
+            continue
+        elif event.cost_nanos < billed.nanos:
+            problems.append(f"attempt {attempt} ({event.exactness}): {event.cost_nanos} < billed {billed.nanos}")
+        elif event.exactness == "exact" and event.cost_nanos != billed.nanos:
+            problems.append(f"attempt {attempt} is exact with {event.cost_nanos}, billed {billed.nanos}")
+    return problems
+
+
+def _unnamed(invoice: dict[str | None, Billed]) -> list[int]:
+    return [billed.nanos for attempt, billed in invoice.items() if attempt is None and billed.nanos]
+
+
+def verified() -> list[str]:
+    """What `conduit ledger verify` says."""
+    from usage.verification import verify
+
+    return [f"ledger verify: {one.statement} {one.examples}" for one in verify().checks if not one.ok]
+
+
+def billed(gateway: RunningGateway, attempt: object, path: Path | None = None) -> Billed:
+    """The invoice's final word on one attempt."""
+    found: list[Billed] = []
+
+    def final() -> bool:
+        found[:] = [
+            entry
+            for name, entry in read_invoice(path or gateway.sandbox.invoice).items()
+            if name == str(attempt) and entry.final
+        ]
+        return bool(found)
+
+    wait_for(final)
+    return found[0]
