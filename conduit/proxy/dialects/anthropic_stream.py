@@ -1,0 +1,200 @@
+"""Canonical events as Anthropic's event stream.
+
+message_start · per block: content_block_start, content_block_delta…, content_block_stop · message_delta · message_stop.
+Blocks follow one another. Usage is known last, so message_start tells zeros and message_delta, which is cumulative, the
+figures.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from conduit.proxy.dialects.anthropic_render import (
+    STOP_REASONS,
+    blocks,
+    call_signature,
+    citation_body,
+    stop_details,
+    usage_body,
+)
+from providers.adapters.types import (
+    Audio,
+    CitationSeen,
+    Ended,
+    Finished,
+    JSONObject,
+    MediaDelta,
+    OpaqueSeen,
+    ReasoningDelta,
+    RefusalDelta,
+    Started,
+    StreamEvent,
+    TextDelta,
+    ToolDelta,
+    ToolStarted,
+    Usage,
+    UsageSeen,
+)
+
+_json = msgspec.json.Encoder()
+
+
+def frame(name: str, body: JSONObject) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), _json.encode({"type": name, **body}))
+
+
+class AnthropicStream:
+    """`error_frame` renders an ApiError; the dialect has one choice, so events of others are left out."""
+
+    def __init__(self, model: str, error_frame: Callable[[Any], bytes]) -> None:
+        self._model = model
+        self._error_frame = error_frame
+        self._index = -1  # of the newest block
+        self._open = ""  # its type; empty when it is closed
+        self._tools: dict[int, int] = {}  # block of each tool call
+        self._started = False
+        self._finished = Finished(finish="stop")
+        self._refusal = ""
+        self._usage = Usage()
+        self._renderers: dict[type, Callable[[Any], Iterable[bytes]]] = {
+            Started: self._start,
+            TextDelta: self._text,
+            RefusalDelta: self._refuse,
+            ReasoningDelta: self._think,
+            ToolStarted: self._start_tool,
+            ToolDelta: self._tool_arguments,
+            MediaDelta: self._media,
+            CitationSeen: self._cite,
+            OpaqueSeen: self._opaque,
+            Finished: self._finish,
+            UsageSeen: self._see_usage,
+            Ended: self._end,
+        }
+
+    def feed(self, events: list[StreamEvent]) -> bytes:
+        out: list[bytes] = []
+        for event in events:
+            if not getattr(event, "choice", 0):
+                out += self._renderers[type(event)](event)
+        return b"".join(out)
+
+    def broken(self, error: Any) -> bytes:
+        return self._error_frame(error)
+
+    def _start(self, event: Started) -> Iterable[bytes]:
+        self._started = True
+        message: JSONObject = {
+            "id": event.id or f"msg_{uuid.uuid4().hex}",
+            "type": "message",
+            "role": "assistant",
+            "model": event.model or self._model,
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": usage_body(self._usage),
+        }
+        return [frame("message_start", {"message": message})]
+
+    def _see_usage(self, event: UsageSeen) -> Iterable[bytes]:
+        self._usage = event.usage
+        return ()
+
+    def _text(self, event: TextDelta) -> Iterable[bytes]:
+        if not event.text:
+            return ()
+        opened = self._ensure("text", {"type": "text", "text": ""})
+        return [*opened, self._delta({"type": "text_delta", "text": event.text})]
+
+    def _think(self, event: ReasoningDelta) -> Iterable[bytes]:
+        if event.redacted:
+            return self._whole({"type": "redacted_thinking", "data": event.redacted})
+        out = self._ensure("thinking", {"type": "thinking", "thinking": "", "signature": ""})
+        if event.text:
+            out.append(self._delta({"type": "thinking_delta", "thinking": event.text}))
+        if event.signature:  # the signature ends its block
+            out.append(self._delta({"type": "signature_delta", "signature": event.signature}))
+            out += self._close()
+        return out
+
+    def _start_tool(self, event: ToolStarted) -> Iterable[bytes]:
+        signed = self._signed(event.signature)
+        opened = self._begin("tool_use", {"type": "tool_use", "id": event.id, "name": event.name, "input": {}})
+        self._tools[event.index] = self._index
+        return [*signed, *opened]
+
+    def _signed(self, signature: str) -> list[bytes]:
+        if not signature:
+            return []
+        thought = call_signature(signature)
+        out = self._begin("thinking", {**thought, "signature": ""})
+        out.append(self._delta({"type": "signature_delta", "signature": thought["signature"]}))
+        return out + self._close()
+
+    def _tool_arguments(self, event: ToolDelta) -> Iterable[bytes]:
+        index = self._tools.get(event.index)
+        if index is None or not event.arguments:
+            return ()
+        delta = {"type": "input_json_delta", "partial_json": event.arguments}
+        return [frame("content_block_delta", {"index": index, "delta": delta})]
+
+    def _media(self, event: MediaDelta) -> Iterable[bytes]:
+        """Of media only what was spoken can be shown."""
+        if isinstance(event.part, Audio) and event.part.transcript:
+            return self._text(TextDelta(event.part.transcript))
+        return ()
+
+    def _cite(self, event: CitationSeen) -> Iterable[bytes]:
+        citation = citation_body(event.citation)
+        if citation is None:
+            return ()
+        opened = self._ensure("text", {"type": "text", "text": ""})
+        return [*opened, self._delta({"type": "citations_delta", "citation": citation})]
+
+    def _opaque(self, event: OpaqueSeen) -> Iterable[bytes]:
+        return [piece for block in blocks(event.part) for piece in self._whole(block)]
+
+    def _refuse(self, event: RefusalDelta) -> Iterable[bytes]:
+        self._refusal += event.text
+        return ()
+
+    def _finish(self, event: Finished) -> Iterable[bytes]:
+        self._finished = event
+        return self._close()
+
+    def _end(self, event: Ended) -> Iterable[bytes]:
+        delta: JSONObject = {
+            "stop_reason": "refusal" if self._refusal else STOP_REASONS[self._finished.finish],
+            "stop_sequence": self._finished.stop_sequence or None,
+        }
+        if self._refusal:
+            delta["stop_details"] = stop_details(self._refusal)
+        usage = usage_body(self._usage)
+        usage.pop("cache_creation", None)  # told at the start or not at all
+        begun = () if self._started else self._start(Started(id="", model=""))
+        closed = self._close()
+        return [*begun, *closed, frame("message_delta", {"delta": delta, "usage": usage}), frame("message_stop", {})]
+
+    def _ensure(self, kind: str, block: JSONObject) -> list[bytes]:
+        return [] if self._open == kind else self._begin(kind, block)
+
+    def _begin(self, kind: str, block: JSONObject) -> list[bytes]:
+        closed = self._close()
+        self._index += 1
+        self._open = kind
+        return [*closed, frame("content_block_start", {"index": self._index, "content_block": block})]
+
+    def _whole(self, block: JSONObject) -> list[bytes]:
+        return [*self._begin(str(block["type"]), block), *self._close()]
+
+    def _close(self) -> list[bytes]:
+        if not self._open:
+            return []
+        self._open = ""
+        return [frame("content_block_stop", {"index": self._index})]
+
+    def _delta(self, delta: JSONObject) -> bytes:
+        return frame("content_block_delta", {"index": self._index, "delta": delta})

@@ -1,0 +1,105 @@
+"""Gemini's stream relayed as it is, with an eye on usage, errors and the finish of every candidate."""
+
+from __future__ import annotations
+
+from providers.adapters.frame_text import string_size
+from providers.adapters.gemini_response import read_answer, usage_of
+from providers.adapters.gemini_stream import FRAME_LIMIT, later_usage
+from providers.adapters.sse import FrameSplitter, SSEReader
+from providers.adapters.types import Usage
+from providers.errors import InvalidResponse, UpstreamCut, UpstreamError
+
+_BLANK = b"\r\n\r\n"
+_CUT = "The provider's stream broke off before the answer was finished."
+
+
+class GeminiRelay:
+    """Frames go through untouched. Usage is in nearly all of them: only the last one is read, when asked for."""
+
+    def __init__(self, choices: int) -> None:
+        self.ended = False
+        self.frames = 0
+        self.text_bytes = 0
+        self._splitter = FrameSplitter(FRAME_LIMIT)
+        self._kept = 0  # bytes of a frame that has not ended yet
+        self._choices = choices
+        self._finished: set[int] = set()
+        self._metered = b""  # the last frame with usage that was not read yet
+        self._grounded: list[bytes] = []  # frames that also tell of searches
+        self._usage: Usage | None = None
+        self._error: UpstreamError | None = None
+
+    @property
+    def usage(self) -> Usage | None:
+        for frame in (*self._grounded, self._metered):
+            for data in _events(frame):
+                usage = usage_of(read_answer(data))
+                if usage is not None:
+                    self._usage = later_usage(self._usage, usage)
+        self._grounded.clear()
+        self._metered = b""
+        return self._usage
+
+    @usage.setter
+    def usage(self, value: Usage | None) -> None:
+        raise AttributeError("usage is what the provider said")
+
+    def feed(self, data: bytes) -> bytes:
+        if self._error is not None:
+            raise self._error
+        if not self._kept and data.endswith(_BLANK) and data.find(_BLANK) == len(data) - 4 and b"\n\n" not in data:
+            return self._relayed([data])  # the ordinary case: one frame, as Google ends it
+        frames = self._splitter.feed(data)
+        self._kept += len(data) - sum(map(len, frames))
+        return self._relayed(frames)
+
+    def close(self) -> bytes:
+        if self._error is not None:
+            raise self._error
+        rest = self._splitter.close()
+        try:
+            out = self._relayed([rest]) if rest.strip() else rest
+        except InvalidResponse as error:  # half a frame
+            raise UpstreamCut(_CUT) from error
+        if not self.ended:
+            raise UpstreamCut(_CUT)
+        return out
+
+    def _relayed(self, frames: list[bytes]) -> bytes:
+        out: list[bytes] = []
+        try:
+            for frame in frames:
+                # Quotation marks inside JSON text are escaped: only names match, be they of a tool's arguments.
+                if b'"finishReason"' in frame or b'"error"' in frame or b'"blockReason"' in frame:
+                    self._note(frame)
+                self._measure(frame)
+                out.append(frame)
+        except UpstreamError as error:
+            if not out:
+                raise
+            self._error = error
+        return out[0] if len(out) == 1 else b"".join(out)
+
+    def _measure(self, frame: bytes) -> None:
+        if b'"usageMetadata"' in frame:
+            self._metered = frame
+            if b'"webSearchQueries"' in frame:
+                self._grounded.append(frame)
+        if b'"parts"' not in frame:
+            return
+        self.frames += 1
+        size = string_size(frame, b'"text"')  # a call or media: about what its JSON takes
+        self.text_bytes += size if size >= 0 else len(frame) >> 1
+
+    def _note(self, frame: bytes) -> None:
+        for data in _events(frame):
+            wire = read_answer(data)
+            self._finished |= {candidate.index for candidate in wire.candidates or () if candidate.finish_reason}
+            if wire.prompt_feedback is not None and wire.prompt_feedback.block_reason:
+                self._finished.update(range(self._choices))
+        self.ended = len(self._finished) >= self._choices
+
+
+def _events(frame: bytes) -> list[bytes]:
+    reader = SSEReader(FRAME_LIMIT)
+    return [event.data for event in (*reader.feed(frame), *reader.close())]

@@ -1,0 +1,127 @@
+"""OpenAI's chat completions and embeddings, and everybody who speaks them (CompatibleAdapter).
+
+The stages live beside this file: openai_wire_request (canonical to body), openai_wire_answer (whole answers),
+openai_wire_stream (streams, translated), openai_wire_relay (streams, relayed), openai_wire (usage and errors).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from providers.adapters.base import Head, Upstream, UpstreamRequest
+from providers.adapters.openai_wire import refusal_of
+from providers.adapters.openai_wire_answer import chat_response, embedding_response, model_names, usage_in
+from providers.adapters.openai_wire_relay import OpenAIRelay
+from providers.adapters.openai_wire_request import CAP_FIELDS, ChatBody, embedding_body
+from providers.adapters.openai_wire_stream import OpenAIStream
+from providers.adapters.types import (
+    ChatRequest,
+    ChatResponse,
+    Dialect,
+    EmbeddingRequest,
+    EmbeddingResponse,
+    Endpoint,
+    Usage,
+)
+from providers.errors import UpstreamError
+
+_PATHS = {Endpoint.CHAT: "/chat/completions", Endpoint.EMBEDDINGS: "/embeddings"}
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_encoder = msgspec.json.Encoder()
+_INCLUDE_USAGE = msgspec.Raw(b'{"include_usage":true}')
+
+
+class OpenAIAdapter:
+    """Options: `organization`, `project` (headers), `max_tokens_field` (name of the output cap)."""
+
+    wire = Dialect.OPENAI
+    cap_field = "max_completion_tokens"
+    compatible = False
+
+    def build_request(self, request: ChatRequest | EmbeddingRequest, upstream: Upstream) -> UpstreamRequest:
+        if isinstance(request, EmbeddingRequest):
+            body, dropped = embedding_body(request, upstream.model)
+            return self._post(Endpoint.EMBEDDINGS, upstream, _encoder.encode(body), dropped)
+        builder = ChatBody(compatible=self.compatible)
+        body = builder.build(request, upstream.model)
+        cap = request.max_output_tokens if upstream.max_output_tokens is None else upstream.max_output_tokens
+        if cap is not None:
+            body[self._cap_field(upstream)] = cap
+        return self._post(Endpoint.CHAT, upstream, _encoder.encode(body), tuple(builder.dropped))
+
+    def parse_response(self, request: ChatRequest | EmbeddingRequest, body: bytes) -> ChatResponse | EmbeddingResponse:
+        """Raises InvalidResponse, or UpstreamRefusal for an error object that came with status 200."""
+        return embedding_response(request, body) if isinstance(request, EmbeddingRequest) else chat_response(body)
+
+    def stream_parser(self, request: ChatRequest) -> OpenAIStream:
+        return OpenAIStream()
+
+    def parse_error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
+        return refusal_of(status, headers, body)
+
+    def pass_through(self, body: bytes, head: Head, upstream: Upstream) -> UpstreamRequest:
+        """`body` is a JSON object that the dialect has validated; members that need no change stay byte for byte."""
+        members: dict[str, Any] = _members.decode(body)
+        members["model"] = upstream.model
+        cap = upstream.max_output_tokens
+        if cap is None and "max_tokens" in members and "max_completion_tokens" in members:
+            cap = head.max_output_tokens  # two caps that may contradict: the smaller one
+        if cap is not None and head.endpoint is Endpoint.CHAT:
+            for name in CAP_FIELDS:
+                members.pop(name, None)
+            members[self._cap_field(upstream)] = cap
+        if head.stream:
+            members["stream_options"] = _with_usage(members.get("stream_options"))
+        return self._post(head.endpoint, upstream, _encoder.encode(members))
+
+    def read_usage(self, endpoint: Endpoint, body: bytes) -> Usage | None:
+        """None when the answer reports none. Raises InvalidResponse for what is no answer, UpstreamRefusal for an
+        error object that came with status 200; never because of odd figures."""
+        return usage_in(endpoint, body)
+
+    def relay(self, head: Head) -> OpenAIRelay:
+        return OpenAIRelay(keep_usage=head.include_usage)
+
+    def verification(self, upstream: Upstream) -> UpstreamRequest:
+        return UpstreamRequest(method="GET", url=f"{upstream.base_url}/models", headers=self._headers(upstream))
+
+    def parse_models(self, body: bytes) -> list[str]:
+        return model_names(body)
+
+    def _cap_field(self, upstream: Upstream) -> str:
+        return str(upstream.options.get("max_tokens_field") or self.cap_field)
+
+    def _headers(self, upstream: Upstream) -> dict[str, str]:
+        headers: dict[str, str] = {}
+        if key := upstream.secrets.get("api_key"):
+            headers["authorization"] = f"Bearer {key}"
+        for option, name in (("organization", "openai-organization"), ("project", "openai-project")):
+            if value := upstream.options.get(option):
+                headers[name] = str(value)
+        return headers
+
+    def _post(
+        self, endpoint: Endpoint, upstream: Upstream, body: bytes, dropped: tuple[str, ...] = ()
+    ) -> UpstreamRequest:
+        headers = self._headers(upstream)
+        headers["content-type"] = "application/json"
+        url = upstream.base_url + _PATHS[endpoint]
+        return UpstreamRequest(method="POST", url=url, headers=headers, body=body, dropped=dropped)
+
+
+class CompatibleAdapter(OpenAIAdapter):
+    """Other vendors' endpoints: the older cap field, and the fields ChatBody calls compatible."""
+
+    cap_field = "max_tokens"
+    compatible = True
+
+
+def _with_usage(options: msgspec.Raw | None) -> msgspec.Raw | dict[str, Any]:
+    """The caller's stream options with usage asked for: metering needs it whoever else does."""
+    if options is None:
+        return _INCLUDE_USAGE
+    wanted = msgspec.json.decode(options)
+    return {**wanted, "include_usage": True} if isinstance(wanted, dict) else _INCLUDE_USAGE
