@@ -169,3 +169,13 @@ class CatalogueModel(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class CatalogueVendor(models.Model):
+    """A vendor that serves other vendors' models too (a cloud): where to look when its own models have no match."""
+
+    name = models.CharField(max_length=64, primary_key=True)
+    fallbacks = models.JSONField(default=list)
+
+    def __str__(self) -> str:
+        return self.name

@@ -6,6 +6,10 @@ import os
 
 import pytest
 
+from tests.harness.plugin import django_db_setup
+
+__all__ = ["database_url", "django_db_setup", "valkey_url"]  # a conftest's fixture goes before pytest-django's own
+
 
 @pytest.fixture(scope="session")
 def database_url() -> str:

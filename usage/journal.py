@@ -22,6 +22,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import google_crc32c
 import msgspec
@@ -198,7 +199,7 @@ class JournalReader:
     def __iter__(self) -> Iterator[tuple[int, records.Record | Damaged]]:
         with self._path.open("rb") as file:
             file.seek(self.position)
-            data = file.read()
+            data = file.read() if self._complete else _written(file)
         at, base = 0, self.position
         while True:
             payload = _record_at(data, at)
@@ -212,12 +213,22 @@ class JournalReader:
                 continue
             end = _next_valid(data, at)
             if end is None:
-                rest = data[at:].rstrip(b"\0")
-                if rest and self._complete:
+                rest = data[at:].rstrip(b"\0") if self._complete else b""
+                if rest:
                     yield base + at + len(rest), Damaged(base + at, len(rest), rest)
                 return
             yield base + end, Damaged(base + at, end - at, data[at:end])
             at = end
+
+
+def _written(file: BinaryIO) -> bytes:
+    """Up to the first block of nothing but preallocated zeros; no record is long enough to hold a whole such block."""
+    blocks = []
+    while block := file.read(MAX_RECORD):
+        blocks.append(block)
+        if block == bytes(len(block)):
+            break
+    return b"".join(blocks)
 
 
 def _record_at(data: bytes, at: int) -> bytes | None:

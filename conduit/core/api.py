@@ -50,6 +50,7 @@ __all__ = [
 ]  # fmt: skip
 View = TypeVar("View", bound=Callable[..., Response])
 MAX_IF_MATCH = 2048
+_pages: dict[str, Any] = {}
 
 
 class OneRenderer(BaseContentNegotiation):
@@ -157,10 +158,12 @@ def described(
     answer = response
     if many:
         child = response if isinstance(response, serializers.BaseSerializer) else response(many=True)
-        answer = inline_serializer(
-            f"{type(getattr(child, 'child', child)).__name__}Page",
-            {"data": child, "next": serializers.CharField(allow_null=True)},
-        )
+        name = f"{type(getattr(child, 'child', child)).__name__}Page"
+        # One class per name: two lists of the same rows are one component of the document.
+        if name not in _pages:
+            fields = {"data": child, "next": serializers.CharField(allow_null=True)}
+            _pages[name] = inline_serializer(name, fields)
+        answer = _pages[name]
     parameters = [OpenApiParameter(name, str, description=text) for name, text in (query or {}).items()]
     if many:
         parameters.append(OpenApiParameter("limit", int, description="rows per page, 1 to 200"))

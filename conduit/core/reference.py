@@ -13,6 +13,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
+from drf_spectacular.drainage import GENERATOR_STATS
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
@@ -28,8 +29,20 @@ METHODS = ("get", "post", "put", "patch", "delete")
 def document() -> dict[str, Any]:
     """The OpenAPI 3.1 document; made once per process."""
     generator = SchemaGenerator()  # type: ignore[no-untyped-call]  # the library is not typed
-    made: dict[str, Any] = generator.get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
+    with GENERATOR_STATS.silence():
+        made: dict[str, Any] = generator.get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
+    for path, methods in made["paths"].items():
+        if "get" in methods:
+            methods["get"]["operationId"] = _get_id(path, methods["get"])
     return made
+
+
+def _get_id(path: str, operation: dict[str, Any]) -> str:
+    """`keys_list` and `keys_retrieve`: the library takes a list for one object, because a page is an object."""
+    words = [part for part in path.removeprefix("/api/v1/").strip("/").split("/") if not part.startswith("{")]
+    answer = operation["responses"].get("200", {}).get("content", {}).get("application/json", {}).get("schema", {})
+    verb = "list" if answer.get("$ref", "").endswith("Page") else "retrieve"
+    return "_".join([*words, verb]).replace("-", "_")
 
 
 @cache

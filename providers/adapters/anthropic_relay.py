@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from providers.adapters.anthropic_response import decoded, in_band_error
 from providers.adapters.anthropic_stream import CumulativeUsage, event_decoder
-from providers.adapters.frame_text import string_size
+from providers.adapters.frame_text import JSON_ENDS, string_size
 from providers.adapters.sse import FrameSplitter, SSEReader
 from providers.adapters.types import Usage
 from providers.errors import InvalidResponse, UpstreamCut, UpstreamError
@@ -36,7 +36,7 @@ class AnthropicRelay:
         if self._error is not None:
             raise self._error
         frames = self._splitter.feed(data)
-        if len(frames) == 1 and b'"content_block_delta"' in frames[0]:  # the ordinary case
+        if len(frames) == 1 and b'"content_block_delta"' in frames[0] and frames[0].endswith(JSON_ENDS):  # the ordinary case
             self._content(frames[0])
             return frames[0]
         return self._relayed(frames)
@@ -58,7 +58,7 @@ class AnthropicRelay:
         try:
             for frame in frames:
                 # A quotation mark inside JSON text is escaped, so this can only be the event's own type.
-                if b'"content_block_delta"' in frame:
+                if b'"content_block_delta"' in frame and frame.endswith(JSON_ENDS):
                     self._content(frame)
                 else:
                     self._note(frame)

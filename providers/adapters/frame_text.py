@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+# How a frame with a whole JSON object ends. Any other frame is a comment or torn, and must be read.
+JSON_ENDS = (b"}\n\n", b"}\r\n\r\n")
+
 
 def string_size(frame: bytes, name: bytes) -> int:
     """Bytes of the JSON string that follows the quoted member `name`; -1 when there is none.

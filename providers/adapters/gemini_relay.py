@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from providers.adapters.frame_text import string_size
+from providers.adapters.frame_text import JSON_ENDS, string_size
 from providers.adapters.gemini_response import read_answer, usage_of
 from providers.adapters.gemini_stream import FRAME_LIMIT, later_usage
 from providers.adapters.sse import FrameSplitter, SSEReader
@@ -70,7 +70,12 @@ class GeminiRelay:
         try:
             for frame in frames:
                 # Quotation marks inside JSON text are escaped: only names match, be they of a tool's arguments.
-                if b'"finishReason"' in frame or b'"error"' in frame or b'"blockReason"' in frame:
+                if (
+                    b'"finishReason"' in frame
+                    or b'"error"' in frame
+                    or b'"blockReason"' in frame
+                    or not frame.endswith(JSON_ENDS)
+                ):
                     self._note(frame)
                 self._measure(frame)
                 out.append(frame)

@@ -10,6 +10,7 @@ import re
 
 import msgspec
 
+from providers.adapters.frame_text import JSON_ENDS
 from providers.adapters.openai_wire import error_in, later_usage, refusal_in_answer
 from providers.adapters.openai_wire_answer import ABSENT, FAULTS, usage_or_none
 from providers.adapters.openai_wire_stream import DONE, STREAM_LIMIT
@@ -83,6 +84,7 @@ class OpenAIRelay:
             or b'"error"' in frame
             or DONE in frame
             or frame.startswith(b"event: error")
+            or not frame.endswith(JSON_ENDS)  # a comment, or an event that is torn
         ) and not self._relayed(frame):
             return b""
         begin = frame.find(_CONTENT) + 11

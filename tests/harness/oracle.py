@@ -46,9 +46,7 @@ def _is_recent(attempt: str | None, since: UUID) -> bool:
 
 
 def _in_flight(gateway: RunningGateway) -> int:
-    from conduit.proxy import metrics
-
-    return int(metrics.IN_FLIGHT._value.get())
+    return int(gateway.app.gateway.tally.in_flight)
 
 
 def attempts_end_once(events: Iterable[Any]) -> list[str]:
@@ -123,8 +121,9 @@ def arithmetic(events: Iterable[Any]) -> list[str]:
 def covers(events: Iterable[Any], invoice: dict[str | None, Billed]) -> list[str]:
     """The ledger never has less than the provider billed for an attempt, and exactly as much where it says exact.
 
-    Two exceptions: an attempt whose worker died is uncertain, and a provider that reports false figures (the sandbox's
-    usage faults) is believed.
+    Three exceptions. An attempt whose worker died is uncertain. A provider that reports false figures (the sandbox's
+    usage faults) is believed. And of an answer that never came, or only in part, nobody but the provider knows how long
+    it was: there the ledger must have at least the prompt.
     """
     known = {str(event.id): event for event in events}
     problems = [f"the invoice has {nanos} without an attempt id" for nanos in _unnamed(invoice)]
@@ -138,11 +137,18 @@ def covers(events: Iterable[Any], invoice: dict[str | None, Billed]) -> list[str
             problems.append(f"attempt {attempt} was sent {billed.requests} times")
         elif event.exactness == "uncertain" or "false-usage" in event.tags:
             continue
+        elif event.outcome == "error" and not event.stream and event.cost_nanos >= _prompt(event, billed):
+            continue
         elif event.cost_nanos < billed.nanos:
             problems.append(f"attempt {attempt} ({event.exactness}): {event.cost_nanos} < billed {billed.nanos}")
         elif event.exactness == "exact" and event.cost_nanos != billed.nanos:
             problems.append(f"attempt {attempt} is exact with {event.cost_nanos}, billed {billed.nanos}")
     return problems
+
+
+def _prompt(event: Any, billed: Billed) -> int:
+    rates = {unit: rate for unit, _, rate, _ in event.arithmetic}
+    return -(-billed.units["input_tokens"] * rates.get("input", 0) // 1_000_000)
 
 
 def _unnamed(invoice: dict[str | None, Billed]) -> list[int]:

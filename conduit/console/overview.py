@@ -1,0 +1,156 @@
+"""The overview: is it healthy, what does it cost, what needs somebody."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+
+from conduit.access.pages import page
+from conduit.access.permissions import may, scope
+from conduit.console import provider_pages
+from conduit.console.key_pages import meter_of
+from conduit.console.spans import month_name, month_start, today
+from conduit.core import clock, wording
+from conduit.core.actor import Actor
+from keys.budgets import states
+from keys.models import Budget, KeyState, OwnerKind, VirtualKey
+from providers.models import Credential
+from usage import charts, figures
+from usage.models import NIL
+
+TOP = 5
+MOST_ITEMS = 8
+SOON = timedelta(days=14)
+
+
+def _range(chosen: str, at: datetime) -> tuple[str, datetime, str]:
+    """(value, since, words) of the chosen range; today unless another is known."""
+    if chosen == "7d":
+        return "7d", today(at) - timedelta(days=6), "in 7 days"
+    if chosen == "month":
+        return "month", month_start(at), f"in {month_name(at)}"
+    return "today", today(at), "today"
+
+
+@page("usage")
+def overview(request: HttpRequest, actor: Actor) -> HttpResponse:
+    at = clock.now()
+    value, since, words = _range(request.GET.get("range", ""), at)
+    all_of_it = figures.total(actor, since)
+    top = _top_keys(actor, since, all_of_it)
+    see_providers = may(actor, "providers", write=False)
+    rows = provider_pages.rows(actor, at, since) if see_providers else []
+    context = {
+        "crumbs": [{"title": "Overview"}],
+        "now": at,
+        "range": value,
+        "range_words": words,
+        "ranges": [
+            {"value": name, "title": title, "current": name == value}
+            for name, title in (("today", "Today"), ("7d", "7 days"), ("month", month_name(at)))
+        ],
+        "total": all_of_it,
+        "month": month_name(at),
+        "month_total": figures.total(actor, month_start(at)),
+        "bucket": "hour" if value == "today" else "day",
+        "chart": _chart(actor, value, since, at),
+        "attention": attention(actor, at),
+        "top_keys": top,
+        "top_cost": max((row["cost"] for row in top), default=0),
+        "digits": wording.digits_for([all_of_it.cost, *(row.cost for row in rows)]),
+        "see_providers": see_providers,
+        "providers": rows,
+    }
+    return render(request, "console/overview.html", context)
+
+
+def _chart(actor: Actor, value: str, since: datetime, at: datetime) -> charts.Chart | None:
+    if value == "today":
+        starts = [since + timedelta(hours=hour) for hour in range(24)]
+        axis = ("Hour (UTC)", [f"{start:%H}:00" for start in starts])
+    else:
+        starts = figures.day_starts(since, at)
+        axis = ("Day (UTC)", [f"{start.day} {start:%b}" for start in starts])
+    spend = figures.series(actor, since, starts)
+    if not spend:
+        return None
+    label = f"Spend per {'hour' if value == 'today' else 'day'} by model"
+    return charts.stacked("ov-spend", label, axis, charts.largest(spend))
+
+
+def _top_keys(actor: Actor, since: datetime, whole: figures.Total) -> list[dict[str, Any]]:
+    """The five keys that spent most, and the others as one row; together the whole."""
+    found = sorted(figures.totals_by(actor, "key_id", since).items(), key=lambda item: -item[1].cost)
+    names = dict(VirtualKey.objects.filter(id__in=[key for key, _ in found[:TOP]]).values_list("id", "name"))
+    rows = [
+        {
+            "name": names.get(key, "no key" if key == NIL else "deleted key"),
+            "url": reverse("key-detail", args=[key]) if key in names else "",
+            "cost": total.cost,
+            "requests": total.requests,
+        }
+        for key, total in found[:TOP]
+    ]
+    if rest := found[TOP:]:
+        cost, requests = sum(total.cost for _, total in rest), sum(total.requests for _, total in rest)
+        rows.append({"name": wording.plural(len(rest), "other key"), "url": "", "cost": cost, "requests": requests})
+    return rows
+
+
+def attention(actor: Actor, at: datetime) -> list[dict[str, Any]]:
+    """What somebody should look at: credentials that fail or end soon, limits that are nearly reached."""
+    items = _credential_items(at) if may(actor, "credentials", write=False) else []
+    return [*items, *_budget_items(actor, at)][:MOST_ITEMS]
+
+
+def _credential_items(at: datetime) -> list[dict[str, Any]]:
+    items = []
+    for credential in Credential.objects.filter(enabled=True).select_related("provider").order_by("name")[:200]:
+        ends = credential.expires_at
+        if credential.last_error:
+            kind, icon, fact, detail = "bad", "circle-x", "is rejected by its provider", credential.last_error
+        elif ends and ends <= at:
+            kind, icon, fact, detail = "bad", "hourglass", "has expired", credential.provider.name
+        elif ends and ends - at < SOON:
+            kind, icon, fact = "warn", "hourglass", f"expires in {wording.span(ends - at)}"
+            detail = f"of {credential.provider.name}"
+        else:
+            continue
+        url = reverse("provider-detail", args=[credential.provider_id])
+        items.append({"kind": kind, "icon": icon, "name": credential.name, "url": url, "fact": fact, "detail": detail})
+    return items
+
+
+def _budget_items(actor: Actor, at: datetime) -> list[dict[str, Any]]:
+    """Hard budgets of active keys from 80 % on, fullest first."""
+    limited = Budget.objects.filter(owner_kind=OwnerKind.KEY, removed_at=None, kind="hard").values("owner_id")
+    keys = scope(VirtualKey.objects.filter(state=KeyState.ACTIVE, id__in=limited), actor).order_by("-id")[:2000]
+    names = {key.id: key.name for key in keys}
+    meters = [
+        (owner, meter_of(state, names[owner]))
+        for owner, found in states(OwnerKind.KEY, names, at).items()
+        for state in found
+        if state.kind == "hard"
+    ]
+    near = [(owner, m) for owner, m in meters if m.used * 100 >= m.limit * 80]
+    near.sort(key=lambda item: item[1].free)
+    items = []
+    for owner, m in near[:MOST_ITEMS]:
+        reached = m.used * 100 >= m.limit * 98
+        resets = f"; resets in {wording.span(m.resets_at - at)}" if m.resets_at else ""
+        window = "in all" if m.window == "lifetime" else f"per {m.window}"
+        items.append(
+            {
+                "kind": "bad" if reached else "warn",
+                "icon": "ban" if reached else "gauge",
+                "name": m.owner,
+                "url": reverse("key-detail", args=[owner]),
+                "fact": "reached its limit" if reached else f"is at {wording.percent(m.used, m.limit)}",
+                "detail": f"of {wording.usd(m.limit)} {window}{resets}",
+            }
+        )
+    return items

@@ -1,0 +1,183 @@
+"""The lean handler: bytes in with a limit, the DRF view, bytes out; and the probes.
+
+It watches for the client's leaving (only once a request takes longer than WATCH_AFTER, because most do not) and then
+cancels the work, which closes the upstream connection and settles what was streamed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import aclosing, suppress
+from io import BytesIO
+from typing import Any
+
+import orjson
+from django.conf import settings
+from django.core.handlers.asgi import ASGIRequest
+
+from conduit.core.ids import request_id as make_request_id
+from conduit.proxy import errors, metrics, paths
+from conduit.proxy.call import JSON, Answer
+from conduit.proxy.errors import ApiError
+from conduit.proxy.gateway import Gateway
+from conduit.proxy.paths import Path
+from conduit.proxy.views import ProxyView, failure
+from providers.adapters.types import Endpoint
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+WATCH_AFTER = 0.1
+PROBES = ("/livez", "/readyz", "/startupz", "/metrics")
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its request was complete."""
+
+
+class ProxyHandler:
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        request_id = make_request_id(headers.get(b"x-request-id", b"").decode("latin-1"))
+        path = paths.find(scope["path"], headers, scope.get("query_string", b""))
+        known = path or Path(paths.dialect_of(scope["path"]), Endpoint.CHAT, "", "")
+        try:
+            if path is None:
+                raise errors.unknown_path(scope["path"])
+            if path.method != scope["method"]:
+                raise errors.method_not_allowed(scope["method"])
+            body = await read_body(headers, receive, settings.MAX_BODY_BYTES)
+        except ApiError as error:
+            answer = failure(known, error, request_id)
+            text = request_id.encode()
+            answer.headers += [(b"x-request-id", text), (b"request-id", text), (b"connection", b"close")]
+            await _write(answer, send)
+            return
+        except ClientGone:
+            return
+        self.gateway.tally.in_flight += 1
+        watch = _Watch(receive)
+        try:
+            view = ProxyView(gateway=self.gateway, path=path)
+            await self._serve(view, scope, send, headers=headers, request_id=request_id, body=body, started=started)
+        except asyncio.CancelledError:
+            if not watch.fired:
+                raise
+        finally:
+            watch.stop()
+            self.gateway.tally.in_flight -= 1
+
+    async def _serve(self, view: ProxyView, scope: Scope, send: Send, **facts: Any) -> None:
+        client = scope.get("client")
+        response = await view.dispatch(
+            ASGIRequest(scope, BytesIO(facts["body"])), address=client[0] if client else "", **facts
+        )
+        try:
+            await _write(response.answer, send)
+        finally:
+            if response.call is not None:
+                self.gateway.rates.release(response.call)
+
+
+class _Watch:
+    """Cancels the current task when the client goes away."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._task = asyncio.current_task()
+        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER, self._begin)
+        self._watcher: asyncio.Task[None] | None = None
+        self.fired = False
+
+    def _begin(self) -> None:
+        self._watcher = asyncio.get_running_loop().create_task(self._wait())
+
+    async def _wait(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.fired = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def stop(self) -> None:
+        self._timer.cancel()
+        if self._watcher is not None and not self.fired:
+            self._watcher.cancel()
+
+
+async def read_body(headers: dict[bytes, bytes], receive: Receive, limit: int) -> bytes:
+    """The whole body. Raises ApiError 413 over `limit` bytes, by the declared length or by what came."""
+    declared = headers.get(b"content-length", b"")
+    if declared.isdigit() and int(declared) > limit:
+        raise errors.too_large(limit)
+    event = await receive()
+    if event["type"] == "http.disconnect":
+        raise ClientGone
+    body: bytes = event.get("body", b"")
+    if not event.get("more_body", False):
+        if len(body) > limit:
+            raise errors.too_large(limit)
+        return body
+    parts, size = [body], len(body)
+    while event.get("more_body", False):
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            raise ClientGone
+        parts.append(event.get("body", b""))
+        size += len(parts[-1])
+        if size > limit:
+            raise errors.too_large(limit)
+    return b"".join(parts)
+
+
+async def _write(answer: Answer, send: Send) -> None:
+    if isinstance(answer.body, bytes):
+        answer.headers.append((b"content-length", str(len(answer.body)).encode()))
+        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+        await send({"type": "http.response.body", "body": answer.body})
+        return
+    async with aclosing(answer.body) as pieces:  # type: ignore[type-var]
+        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+        async for piece in pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+
+class Probes:
+    """/livez, /readyz, /startupz and /metrics: no credentials, no configuration revealed."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        if path == "/metrics":
+            client = scope.get("client")
+            if client and client[0] not in ("127.0.0.1", "::1") and not self._may_scrape(scope):
+                await _write(Answer(404, [JSON], b"{}"), send)
+                return
+            kind = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+            self.gateway.tally.flush()
+            await _write(Answer(200, [kind], metrics.exposition()), send)
+            return
+        healthy = path == "/livez" or self._healthy()
+        body = orjson.dumps({"status": "ok" if healthy else "unavailable"})
+        await _write(Answer(200 if healthy else 503, [JSON], body), send)
+
+    def _healthy(self) -> bool:
+        with suppress(ApiError):
+            self.gateway.check_serving()
+            return True
+        return False
+
+    def _may_scrape(self, scope: Scope) -> bool:
+        """Outside loopback /metrics wants `Authorization: Bearer CONDUIT_METRICS_TOKEN`."""
+        token = settings.METRICS_TOKEN
+        sent: bytes = dict(scope["headers"]).get(b"authorization", b"")
+        return bool(token) and sent == b"Bearer " + token.encode()

@@ -1,0 +1,64 @@
+"""One request on its way through the pipeline: who calls, what for, and what has been decided so far."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import msgspec
+
+from conduit.proxy.dialects.base import DialectModule, Inbound
+from conduit.proxy.paths import Path
+from keys.entries import BudgetEntry, KeyEntry, RateScope
+from keys.limits import Taken
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Call(msgspec.Struct, kw_only=True):
+    """Times: `started` is time.perf_counter() at the first byte, `upstream` seconds spent waiting for providers."""
+
+    path: Path
+    dialect: DialectModule
+    request_id: str
+    body: bytes
+    headers: Mapping[bytes, bytes]
+    address: str
+    started: float
+    key: KeyEntry
+    inbound: Inbound | None = None
+    budgets: tuple[BudgetEntry, ...] = ()
+    rates: tuple[RateScope, ...] = ()
+    taken: Taken | None = None
+    tokens: int = 0  # really used, of all attempts
+    customer: str = ""
+    tags: list[str] = msgspec.field(default_factory=list)
+    trace: list[dict[str, Any]] = msgspec.field(default_factory=list)
+    dropped: tuple[str, ...] = ()
+    attempts: int = 0
+    ended: bool = False  # a final row was written
+    upstream: float = 0.0
+    timeout: float | None = None  # seconds, from x-conduit-timeout
+    limit_headers: Headers = msgspec.field(default_factory=list)
+
+    def overhead_us(self) -> int:
+        """Microseconds since the first byte that were not spent waiting for a provider."""
+        return max(0, int((time.perf_counter() - self.started - self.upstream) * 1e6))
+
+
+class Answer(msgspec.Struct):
+    """What goes back: a whole body, or pieces as they come (then `body` is an async generator to be closed)."""
+
+    status: int
+    headers: Headers
+    body: bytes | AsyncIterator[bytes]
+
+
+def header_value(text: str) -> bytes:
+    """Text with names that the client chose as a header's value: nothing but printable ASCII, at most 1,000 bytes."""
+    return "".join([letter if " " <= letter <= "~" else "?" for letter in text[:1000]]).encode()
+
+
+JSON: tuple[bytes, bytes] = (b"content-type", b"application/json")
+EVENTS: Headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]

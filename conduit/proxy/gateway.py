@@ -1,0 +1,218 @@
+"""One worker's state: the snapshot, caches, journal, transport and limits that a request needs, started and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections import OrderedDict
+from contextlib import suppress
+from uuid import UUID
+
+import structlog
+from django.conf import settings
+from django.db import DatabaseError
+from redis.asyncio import Redis
+
+from conduit.core import keyring
+from conduit.core.ids import uuid7
+from conduit.proxy import errors, metrics, snapshot
+from conduit.proxy.call import Call
+from conduit.proxy.request_log import RequestLog
+from conduit.proxy.snapshot import Database, Snapshot, Watcher
+from keys import entries
+from keys.authentication import KeyCache
+from keys.entries import CustomerEntry, KeyEntry
+from keys.limits import VALKEY_DEADLINE, OverLimit, RateLimits, seconds_to_reset
+from keys.spending import Spending
+from providers.routing import TargetEntry
+from providers.transport import Transport
+from usage.journal import JournalWriter
+from usage.node import node_id
+from usage.pricing import PriceRow
+
+CACHED_CUSTOMERS = 50_000
+TICK_SECONDS = 1.0
+ASSUMED_ANSWER_TOKENS = 256  # for the token rate, when a request does not bound its answer; corrected afterwards
+log = structlog.get_logger("conduit.gateway")
+
+
+class Gateway:
+    """Made when a worker starts; `start` returns once it can serve."""
+
+    snapshot: Snapshot
+    keys: KeyCache
+    journal: JournalWriter
+    transport: Transport
+    rates: RateGate
+    request_log: RequestLog
+
+    def __init__(self) -> None:
+        self.rng = random.Random()  # noqa: S311 (draws by weight)
+        self.spending = Spending()
+        self.tally = metrics.Tally()
+        self.ready = False
+        self.draining = False
+        self._database = Database()
+        self._customers: OrderedDict[tuple[UUID | None, str], CustomerEntry | None] = OrderedDict()
+        self._prices: dict[tuple[UUID, str], PriceRow | None] = {}
+        self._watcher = Watcher(self._reload, self._keys_changed, self._tick)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._last_tick = 0.0
+
+    # --- life
+
+    async def start(self) -> None:
+        await self._database.run(keyring.check_database)
+        pepper = await self._database.run(keyring.purpose_key, "pepper")
+        self.keys = KeyCache(self._load_key, {pepper[0]: pepper[1]})
+        worker = uuid7().hex
+        self.journal = JournalWriter(settings.JOURNAL_DIR, node_id(), worker, settings.JOURNAL_FSYNC)
+        self.request_log = RequestLog(settings.CONDUIT_HOME / "log" / f"requests-{os.getpid()}.jsonl")
+        self.transport = Transport(egress_allowed())
+        valkey = Redis.from_url(
+            settings.VALKEY_URL, socket_timeout=VALKEY_DEADLINE, socket_connect_timeout=VALKEY_DEADLINE
+        )
+        self._valkey = valkey
+        self.rates = RateGate(RateLimits(valkey, worker))
+        await self._reload()
+        self._tasks.append(asyncio.create_task(self._watcher.run(), name="watcher"))
+        self.ready = True
+
+    async def stop(self) -> None:
+        """New requests are refused from here on; what runs has ended when the server calls this."""
+        self.ready = False
+        for task in self._tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        await self.transport.close()
+        await self._valkey.aclose()
+        self.journal.close()
+        self.request_log.close()
+        self._database.close()
+
+    # --- what the watcher calls
+
+    async def _reload(self) -> None:
+        fresh = await self._database.run(snapshot.load)
+        self.snapshot = fresh
+        self._prices.clear()
+        for provider in fresh.routing.providers.values():
+            for name in provider.unreadable:
+                log.error("credential_unreadable", provider=provider.name, credential=name)
+
+    def _keys_changed(self, key_id: UUID | None) -> None:
+        self.keys.drop(key_id)
+        self._customers.clear()
+        if key_id is None:
+            self.spending.forget()
+
+    async def _tick(self) -> None:
+        now = time.monotonic()
+        if now - self._last_tick < TICK_SECONDS:
+            return
+        self._last_tick = now
+        self._prices.clear()
+        self.request_log.flush()
+        self.tally.flush()
+        metrics.SNAPSHOT_AGE.set(self.database_away())
+        await self.rates.limits.tick()
+        followed = self.spending.followed()
+        if followed:
+            self.spending.update(await self._database.run(entries.settled, followed))
+
+    # --- what a request asks
+
+    def database_away(self) -> float:
+        """Seconds since the database last answered; 0 while it is there."""
+        away = self._watcher.away()
+        return 0.0 if away < 2.0 or self._watcher.last_contact == 0.0 else away
+
+    def check_serving(self) -> None:
+        """Raises ApiError 503 when nothing may be admitted: starting, draining, out of grace, or no room to record."""
+        if not self.ready or self.draining:
+            raise errors.not_ready("The gateway is starting or stopping.")
+        if self.database_away() > settings.CONDUIT_DATABASE_GRACE:
+            raise errors.budget_unavailable()
+        if not self.journal.accepting:
+            raise errors.not_ready("The gateway has no room left to record requests.")
+
+    async def _load_key(self, public_id: str) -> KeyEntry | None:
+        try:
+            entry = await self._database.run(entries.load, public_id)
+            if entry is not None and entry.budgets:
+                ids = [budget.id for budget in entry.budgets]
+                self.spending.track(entry.budgets, await self._database.run(entries.settled, ids))
+        except DatabaseError as error:
+            raise errors.not_ready("The gateway cannot look this key up: its database cannot be reached.") from error
+        return entry
+
+    async def customer(self, team: UUID | None, name: str) -> CustomerEntry | None:
+        key = (team, name)
+        if key in self._customers:
+            return self._customers[key]
+        try:
+            entry = await self._database.run(entries.load_customer, team, name)
+            if entry is not None and entry.budgets:
+                ids = [budget.id for budget in entry.budgets]
+                self.spending.track(entry.budgets, await self._database.run(entries.settled, ids))
+        except DatabaseError as error:
+            raise errors.budget_unavailable() from error
+        self._customers[key] = entry
+        if len(self._customers) > CACHED_CUSTOMERS:
+            self._customers.popitem(last=False)
+        return entry
+
+    def price(self, target: TargetEntry) -> PriceRow | None:
+        """The price in force, looked up once a second."""
+        key = (target.provider.id, target.model)
+        try:
+            return self._prices[key]
+        except KeyError:
+            row = self._prices[key] = self.snapshot.price(target)
+            return row
+
+
+def egress_allowed() -> tuple[str, ...]:
+    """The operator's allow list, and the sandbox where it runs."""
+    own = (f"127.0.0.1:{settings.SANDBOX_PORT}",) if settings.CONDUIT_SANDBOX else ()
+    return (*settings.CONDUIT_EGRESS_ALLOW, *own)
+
+
+class RateGate:
+    """Between the pipeline and keys.limits: takes a call's rates, renders the headers, gives back what was left."""
+
+    def __init__(self, limits: RateLimits) -> None:
+        self.limits = limits
+
+    async def admit(self, call: Call) -> None:
+        """Raises ApiError 429."""
+        if not call.rates:
+            return
+        assert call.inbound is not None
+        head = call.inbound.head
+        answer = head.max_output_tokens or ASSUMED_ANSWER_TOKENS
+        tokens = len(call.body) // 4 + answer * head.n
+        taken = await self.limits.admit(call.rates, tokens)
+        if isinstance(taken, OverLimit):
+            scope = f"{taken.scope.kind} {taken.scope.name!r}"
+            call.trace.append({"check": "rate", "ok": False, "scope": scope, "what": taken.what, "limit": taken.limit})
+            per = "at once" if taken.what == "parallel requests" else "a minute"
+            message = f"The {scope} may make {taken.limit} {taken.what} {per}."
+            raise errors.rate_limited(message, taken.retry_after)
+        call.taken = taken
+        for name, meter in ((b"requests", taken.requests_meter), (b"tokens", taken.tokens_meter)):
+            if meter is not None:
+                call.limit_headers += [
+                    (b"x-ratelimit-limit-" + name, str(meter.limit).encode()),
+                    (b"x-ratelimit-remaining-" + name, str(meter.remaining()).encode()),
+                    (b"x-ratelimit-reset-" + name, f"{seconds_to_reset()}s".encode()),
+                ]
+
+    def release(self, call: Call) -> None:
+        """When the answer has left, or the request failed."""
+        if call.taken is not None:
+            self.limits.release(call.taken, call.tokens)
+            call.taken = None

@@ -1,0 +1,91 @@
+"""What a key's holder may ask about: the models it may use, its own limits and spend, token counts."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from conduit.core.clock import rfc3339
+from conduit.core.money import format_usd
+from conduit.proxy import admission
+from conduit.proxy.call import JSON, Answer, Call
+from conduit.proxy.dialects.base import CountingDialect, ModelEntry
+from conduit.proxy.dialects.prompt_tokens import prompt_tokens
+from providers.adapters.types import ChatRequest
+from providers.routing import RouteEntry
+
+if TYPE_CHECKING:
+    from conduit.proxy.gateway import Gateway
+
+
+def models(gateway: Gateway, call: Call) -> Answer:
+    """All routes that the key may use, or the one named in the path."""
+    admission.check_key(call)
+    routes = gateway.snapshot.routing.routes
+    if call.path.model:
+        route = admission.find_route(gateway, call, call.path.model)
+        return Answer(200, [JSON], call.dialect.model(_entry(gateway, route)))
+    allowed = [_entry(gateway, route) for name, route in sorted(routes.items()) if call.key.may_use_model(name)]
+    return Answer(200, [JSON], call.dialect.models(allowed))
+
+
+def _entry(gateway: Gateway, route: RouteEntry) -> ModelEntry:
+    target = route.targets[0] if route.targets else None
+    known = gateway.snapshot.routing.matcher.match(target.provider.vendor, target.model) if target else None
+    return ModelEntry(
+        name=route.name,
+        title=route.name,
+        owner=target.provider.name if target else "conduit",
+        created=route.created,
+        context_window=(known.context_window or 0) if known else 0,
+        max_output_tokens=(target.max_output_tokens or 0) if target else 0,
+    )
+
+
+def own_view(gateway: Gateway, call: Call) -> Answer:
+    """Limits, spend and expiry of the calling key. Budgets of its teams show what is left, not what others spent."""
+    key = call.key
+    expires = rfc3339(datetime.fromtimestamp(key.expires_at, UTC)) if key.expires_at is not None else None
+    shown: dict[str, Any] = {
+        "id": str(key.id),
+        "name": key.name,
+        "key": f"cdt_vk_{key.public_id}…",
+        "expires_at": expires,
+        "models": [name for name in sorted(gateway.snapshot.routing.routes) if key.may_use_model(name)],
+        "endpoints": sorted(frozenset.intersection(*key.endpoint_rules)) if key.endpoint_rules else [],
+        "max_output_tokens": key.max_output_tokens,
+        "limits": [
+            {"scope": scope.kind, "rpm": scope.rpm, "tpm": scope.tpm, "max_parallel": scope.max_parallel}
+            for scope in key.rates
+        ],
+        "budgets": [],
+        "tags": list(key.tags),
+    }
+    for budget in key.budgets:
+        settled = gateway.spending.settled(budget)
+        resets = gateway.spending.resets_at(budget)
+        item: dict[str, Any] = {
+            "scope": budget.owner_kind,
+            "window": budget.window,
+            "kind": "hard" if budget.hard else "soft",
+            "remaining_usd": format_usd(max(0, budget.limit_nanos - settled)),
+            "resets_at": rfc3339(resets) if resets else None,
+        }
+        if budget.owner_kind == "key":
+            item |= {"limit_usd": format_usd(budget.limit_nanos), "settled_usd": format_usd(settled)}
+        shown["budgets"].append(item)
+    return Answer(200, [JSON, (b"cache-control", b"no-store")], orjson.dumps(shown))
+
+
+def count_tokens(gateway: Gateway, call: Call) -> Answer:
+    """An estimate of the prompt's tokens, without calling a provider."""
+    admission.check_key(call)
+    dialect = call.dialect
+    assert isinstance(dialect, CountingDialect), "paths.py names `count` for dialects that have it only"
+    call.inbound = dialect.parse_count(call.body, model=call.path.model)
+    admission.find_route(gateway, call, call.inbound.head.model)
+    request = call.inbound.canonical()
+    assert isinstance(request, ChatRequest)
+    return Answer(200, [JSON], dialect.render_count(prompt_tokens(request)))

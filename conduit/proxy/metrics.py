@@ -1,0 +1,74 @@
+"""Prometheus metrics of the data plane, tallied in memory and flushed by the worker's tick."""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_left
+from collections import Counter as Counts
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+OVERHEAD = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25)
+
+REQUESTS = Counter("conduit_requests_total", "Requests answered", ["endpoint", "provider", "model", "status"])
+DURATION = Histogram("conduit_request_seconds", "From first byte in to last byte out", ["endpoint"], buckets=SECONDS)
+FIRST_TOKEN = Histogram("conduit_first_token_seconds", "Until the first streamed bytes", ["endpoint"], buckets=SECONDS)
+ADDED = Histogram("conduit_overhead_seconds", "Time the gateway itself took", ["endpoint"], buckets=OVERHEAD)
+TOKENS = Counter("conduit_tokens_total", "Tokens metered", ["provider", "model", "direction"])
+COST = Counter("conduit_cost_nanodollars_total", "Metered cost in nano-dollars", ["provider", "model"])
+ATTEMPTS = Counter("conduit_upstream_attempts_total", "Upstream attempts", ["provider", "outcome"])
+REFUSED = Counter("conduit_refused_total", "Requests refused by the gateway", ["endpoint", "code"])
+IN_FLIGHT = Gauge("conduit_in_flight_requests", "Requests under way", multiprocess_mode="livesum")
+SNAPSHOT_AGE = Gauge("conduit_database_away_seconds", "Since the database last answered", multiprocess_mode="livemax")
+
+
+class Tally:
+    """Counts in plain dictionaries, handed to Prometheus once a second: a metric then costs a request next to nothing.
+
+    Used by the event loop's thread only. A histogram's observations are put into their buckets here, because observing
+    them one by one at the flush would cost as much as observing them at once.
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[Counter, tuple[str, ...]], int] = {}
+        self._seen: dict[tuple[Histogram, tuple[str, ...]], list[float]] = {}
+        self.in_flight = 0
+
+    def add(self, counter: Counter, labels: tuple[str, ...], amount: int = 1) -> None:
+        key = (counter, labels)
+        self._counts[key] = self._counts.get(key, 0) + amount
+
+    def observe(self, histogram: Histogram, label: str, value: float) -> None:
+        key = (histogram, (label,))
+        try:
+            self._seen[key].append(value)
+        except KeyError:
+            self._seen[key] = [value]
+
+    def flush(self) -> None:
+        counts, self._counts = self._counts, {}
+        for (counter, labels), amount in counts.items():
+            counter.labels(*labels).inc(amount)
+        seen, self._seen = self._seen, {}
+        for (histogram, labels), values in seen.items():
+            _observe_all(histogram.labels(*labels), values)
+        IN_FLIGHT.set(self.in_flight)
+
+
+def _observe_all(child: Any, values: list[float]) -> None:
+    """What `child.observe` does, for many values at once: each bucket holds its own count until exposition."""
+    buckets = Counts(bisect_left(child._upper_bounds, value) for value in values)
+    for index, count in buckets.items():
+        child._buckets[index].inc(count)
+    child._sum.inc(sum(values))
+
+
+def exposition() -> bytes:
+    """All workers' figures where PROMETHEUS_MULTIPROC_DIR is set (as `conduit up` does), else this one's."""
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
+    return generate_latest()

@@ -1,0 +1,206 @@
+"""A request's way, in one direction (design 4): each step is called from here and none calls back.
+
+parse → check key → route → customer → rates → for each candidate: price → hold → dispatched → send → relay or
+parse and render → settled. An attempt that failed without a byte for the client, and surely unbilled, moves on to the
+next candidate; what may have been billed is not repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from itertools import islice
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from conduit.core.ids import uuid7
+from conduit.core.money import format_usd
+from conduit.proxy import admission, errors, streaming
+from conduit.proxy.call import EVENTS, JSON, Answer, Call, Headers, header_value
+from conduit.proxy.settlement import Attempt
+from providers.adapters.base import Adapter, Relay, Upstream, UpstreamRequest
+from providers.adapters.types import ChatRequest
+from providers.errors import CannotCarry, InvalidResponse, RequestRejected, UpstreamError
+from providers.routing import Candidate, RouteEntry, candidates
+from providers.transport import UpstreamAnswer
+
+if TYPE_CHECKING:
+    from conduit.proxy.gateway import Gateway
+
+MAX_ATTEMPTS = 3
+MAX_ERROR_BYTES = 256 * 1024
+
+
+async def run(gateway: Gateway, call: Call) -> Answer:
+    """The answer for the client. Raises ApiError; a refusal of ours leaves no attempt behind."""
+    admission.check_key(call)
+    admission.read_tags(call)
+    call.inbound = call.dialect.parse(call.path.endpoint, call.body, model=call.path.model, stream=call.path.stream)
+    route = admission.find_route(gateway, call, call.inbound.head.model)
+    await admission.check_customer(gateway, call, call.inbound.head.user)
+    await gateway.rates.admit(call)
+    return await _try_candidates(gateway, call, route)
+
+
+async def _try_candidates(gateway: Gateway, call: Call, route: RouteEntry) -> Answer:
+    chosen = list(islice(candidates(route, gateway.rng), MAX_ATTEMPTS))
+    if not chosen:
+        raise errors.no_credential(route.name)
+    for left, candidate in zip(range(len(chosen) - 1, -1, -1), chosen, strict=True):
+        attempt_id, cap = uuid7(), admission.output_cap(call, candidate.target)
+        price = gateway.price(candidate.target)
+        held = admission.hold(gateway, call, candidate.target, price, cap)
+        request = _build(call, candidate, route, cap, attempt_id)
+        attempt = Attempt(gateway, call, candidate, price, held, attempt_id)
+        await gateway.journal.durable()
+        try:
+            return await _deliver(gateway, call, candidate, route, request, attempt)
+        except UpstreamError as error:
+            shown = attempt.shown(error)
+            again = left > 0 and error.billed == "no" and not isinstance(error, RequestRejected)
+            attempt.fail(shown, error, final=not again)
+            if not again:
+                raise shown from error
+        except asyncio.CancelledError:
+            attempt.cancel(None, answer_bytes=0)
+            raise
+        except Exception as error:
+            attempt.fail(errors.internal(call.request_id), InvalidResponse(type(error).__name__), final=True)
+            raise
+    raise AssertionError("the last candidate returns or raises")
+
+
+def _build(call: Call, candidate: Candidate, route: RouteEntry, cap: int | None, attempt_id: UUID) -> UpstreamRequest:
+    """The upstream's bytes. Pass-through where the provider speaks the client's dialect."""
+    assert call.inbound is not None
+    provider = candidate.target.provider
+    upstream = Upstream(
+        base_url=provider.base_url,
+        model=candidate.target.model,
+        secrets=candidate.credential.secrets,
+        options=_options(call, candidate),
+        region=provider.region,
+        max_output_tokens=cap,
+        attempt=str(attempt_id),
+    )
+    try:
+        if provider.adapter.wire is call.path.dialect:
+            request = provider.adapter.pass_through(call.body, call.inbound.head, upstream)
+        else:
+            request = provider.adapter.build_request(call.inbound.canonical(), upstream)
+    except CannotCarry as error:
+        raise errors.invalid_value(error.field, f"{provider.name}: {error}") from error
+    if request.dropped and route.strict:
+        field = request.dropped[0]
+        raise errors.invalid_value(
+            field, f"{field}: the provider {provider.name!r} cannot carry it, and the route is strict."
+        )
+    call.dropped = request.dropped
+    return request
+
+
+def _options(call: Call, candidate: Candidate) -> Mapping[str, Any]:
+    """The provider's options. Client headers reach an adapter only where its kind names them, as options."""
+    provider = candidate.target.provider
+    if not provider.client_headers:
+        return provider.options
+    sent: dict[str, Any] = {}
+    for prefix, option in provider.client_headers.items():
+        found = {
+            name.decode(): text.decode("latin-1") for name, text in call.headers.items() if name.startswith(prefix)
+        }
+        if found:
+            sent[option] = found if prefix.endswith(b"-") else next(iter(found.values()))
+    return {**provider.options, **sent} if sent else provider.options
+
+
+async def _deliver(  # noqa: PLR0913 (the attempt's parts, each used once)
+    gateway: Gateway, call: Call, candidate: Candidate, route: RouteEntry, request: UpstreamRequest, attempt: Attempt
+) -> Answer:
+    adapter = candidate.target.provider.adapter
+    upstream = await _send(gateway, call, route, request)
+    try:
+        if upstream.status >= 400:
+            body = await upstream.read(MAX_ERROR_BYTES)
+            raise adapter.parse_error(upstream.status, upstream.headers, body)
+        if upstream.status >= 300:
+            raise InvalidResponse(f"The provider answered with status {upstream.status}.", status=upstream.status)
+        if call.inbound is not None and call.inbound.head.stream:
+            return await _stream(gateway, call, candidate, upstream, attempt)
+        began = perf_counter()
+        body = await upstream.read()
+        call.upstream += perf_counter() - began
+        return _whole(gateway, call, candidate, body, attempt)
+    finally:
+        if not attempt.streaming:
+            upstream.close()
+
+
+async def _send(gateway: Gateway, call: Call, route: RouteEntry, request: UpstreamRequest) -> UpstreamAnswer:
+    began = perf_counter()
+    try:
+        return await gateway.transport.send(request, timeout=call.timeout or route.timeout)
+    finally:
+        call.upstream += perf_counter() - began
+
+
+def _whole(gateway: Gateway, call: Call, candidate: Candidate, body: bytes, attempt: Attempt) -> Answer:
+    """A complete answer: metered, then rendered in the client's dialect."""
+    assert call.inbound is not None
+    adapter, response, shown = candidate.target.provider.adapter, None, body
+    attempt.unread = len(body)
+    if adapter.wire is call.path.dialect:
+        usage = adapter.read_usage(call.path.endpoint, body)
+    else:
+        response = adapter.parse_response(call.inbound.canonical(), body)
+        usage = response.usage
+        shown = call.dialect.render(call.inbound, response)
+    generated = 0
+    if usage is None or usage.flags:
+        generated = streaming.text_bytes(response or adapter.parse_response(call.inbound.canonical(), body))
+    attempt.succeed(usage, answer_bytes=generated)
+    return Answer(200, [JSON, *_headers(gateway, call, candidate, attempt)], shown)
+
+
+async def _stream(
+    gateway: Gateway, call: Call, candidate: Candidate, upstream: UpstreamAnswer, attempt: Attempt
+) -> Answer:
+    """Answers once the first piece is there: until then a failure can still be told by its status, or retried."""
+    relay = _relay(call, candidate)
+    source = upstream.chunks()
+    first = await streaming.first_piece(call, source, relay)
+    headers = [*([JSON] if call.path.array else EVENTS), *_headers(gateway, call, candidate, attempt)]
+    body = streaming.pieces(call, attempt, upstream, source, relay, first)
+    attempt.streaming = True
+    await anext(body)  # now it runs: whatever happens before the client reads, its `finally` settles
+    return Answer(200, headers, body)
+
+
+def _relay(call: Call, candidate: Candidate) -> Relay:
+    assert call.inbound is not None
+    adapter: Adapter = candidate.target.provider.adapter
+    if adapter.wire is call.path.dialect:
+        relay = adapter.relay(call.inbound.head)
+    else:
+        request = call.inbound.canonical()
+        assert isinstance(request, ChatRequest)
+        parser = adapter.stream_parser(request)
+        relay = streaming.Translation(parser, call.dialect.stream(call.inbound, call.request_id))
+    return streaming.AsArray(relay) if call.path.array else relay
+
+
+def _headers(gateway: Gateway, call: Call, candidate: Candidate, attempt: Attempt) -> Headers:
+    target = candidate.target
+    headers = [
+        (b"x-conduit-provider", target.provider.name.encode("latin-1", "replace")),
+        (b"x-conduit-model", target.model.encode("latin-1", "replace")),
+        (b"x-conduit-attempts", str(call.attempts).encode()),
+        (b"x-conduit-cache", b"bypass"),
+        (b"x-conduit-overhead-ms", f"{call.overhead_us() / 1000:.3f}".encode()),
+    ]
+    if attempt.cost is not None:
+        headers.append((b"x-conduit-cost-usd", format_usd(attempt.cost.nanos).encode()))
+    if call.dropped:
+        headers.append((b"x-conduit-dropped-params", header_value(",".join(call.dropped))))
+    return headers + call.limit_headers + admission.budget_headers(gateway, call)

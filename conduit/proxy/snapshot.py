@@ -1,0 +1,147 @@
+"""The immutable picture the data plane works from, and the watcher that keeps it true.
+
+A change raises the epoch row and notifies in its own transaction (migrations `0002_epoch`). The watcher listens and
+polls the row every 250 ms, so a lost notification costs at most that. `keys:17:<id>` drops one key, a gap in the
+numbers drops them all. While the database is away, what is cached serves for CONDUIT_DATABASE_GRACE seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any, ParamSpec, TypeVar
+from uuid import UUID
+
+import msgspec
+import psycopg
+import structlog
+from django.db import connections
+
+from providers import routing
+from providers.routing import Routing, TargetEntry
+from usage.pricing import PriceBook, PriceRow, load_book
+
+POLL_SECONDS = 0.25
+RECONNECT_SECONDS = 0.5
+log = structlog.get_logger("conduit.snapshot")
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    routing: Routing
+    prices: PriceBook
+
+    def price(self, target: TargetEntry) -> PriceRow | None:
+        """The price in force now for this target's model."""
+        provider = target.provider
+        return self.prices.find(
+            vendor=provider.vendor, model=target.model, provider_id=provider.id, at=datetime.now(UTC)
+        )
+
+
+def load() -> Snapshot:
+    """Synchronous: runs in a thread of the control plane."""
+    loaded = routing.load()
+
+    def listed(vendor: str, model: str) -> tuple[str, str] | None:
+        known = loaded.matcher.match(vendor, model)
+        return (known.vendor, known.name) if known else None
+
+    return Snapshot(loaded, load_book(listed))
+
+
+class Database:
+    """The data plane's only way to the ORM: a thread of its own, for cache misses and reloads."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="database")
+
+    async def run(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        def job() -> R:
+            try:
+                return call(*args, **kwargs)
+            finally:
+                connections.close_all()
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, job)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _connection_parameters() -> dict[str, Any]:
+    parameters = connections["default"].get_connection_params()
+    wanted = ("host", "port", "user", "password", "dbname", "sslmode", "sslrootcert")
+    return {name: parameters[name] for name in wanted if parameters.get(name)}
+
+
+class Watcher:
+    """Calls `on_snapshot()` and `on_keys(key id or None)` when the epochs move, `on_tick()` after each poll."""
+
+    def __init__(
+        self,
+        on_snapshot: Callable[[], Awaitable[None]],
+        on_keys: Callable[[UUID | None], None],
+        on_tick: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._on_snapshot, self._on_keys, self._on_tick = on_snapshot, on_keys, on_tick
+        self._epochs = {"snapshot": -1, "keys": -1}
+        self.last_contact = 0.0  # monotonic seconds
+        self._connected = False
+
+    def away(self) -> float:
+        """Seconds since the database last answered."""
+        return time.monotonic() - self.last_contact
+
+    async def run(self) -> None:
+        """For ever; ends by cancellation."""
+        while True:
+            try:
+                connection = await psycopg.AsyncConnection.connect(
+                    **_connection_parameters(), autocommit=True, connect_timeout=5
+                )
+                async with connection:
+                    await connection.execute("LISTEN conduit")
+                    await self._follow(connection)
+            except (psycopg.Error, OSError) as error:
+                if self._connected:
+                    log.warning("database_away", reason=str(error).strip().splitlines()[0] if str(error) else "")
+                self._connected = False
+            await asyncio.sleep(RECONNECT_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 (spreads reconnects)
+
+    async def _follow(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        self._connected = True
+        while True:
+            await self._poll(connection)
+            await self._on_tick()
+            async for notice in connection.notifies(timeout=POLL_SECONDS, stop_after=1):
+                await self._noticed(notice.payload)
+
+    async def _poll(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        cursor = await connection.execute("SELECT snapshot, keys FROM core_epoch WHERE id = 1")
+        row = await cursor.fetchone()
+        if row is None:
+            return
+        snapshot, keys = row
+        if snapshot != self._epochs["snapshot"]:
+            await self._on_snapshot()
+            self._epochs["snapshot"] = snapshot
+        if keys != self._epochs["keys"]:
+            self._on_keys(None)
+            self._epochs["keys"] = keys
+        self.last_contact = time.monotonic()
+
+    async def _noticed(self, payload: str) -> None:
+        topic, _, rest = payload.partition(":")
+        epoch, _, subject = rest.partition(":")
+        if topic not in self._epochs or not epoch.isdigit():
+            return
+        if topic == "keys" and int(epoch) == self._epochs["keys"] + 1 and subject:
+            self._on_keys(UUID(subject))
+            self._epochs["keys"] = int(epoch)
+        # everything else is read by the poll that follows at once

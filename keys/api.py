@@ -1,0 +1,245 @@
+"""The management API's keys, teams, customers and budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import Q
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from conduit.access.permissions import demand_scope, scope
+from conduit.core.actor import Actor
+from conduit.core.api import ResourceView, actor_of, described, page, parsed
+from conduit.core.errors import InvalidInput, NotFound
+from keys import budgets, customers, issuing, representation, teams
+from keys.models import Budget, Customer, KeyState, OwnerKind, Team, VirtualKey
+from keys.serializers import (
+    BudgetOutput,
+    CustomerInput,
+    CustomerOutput,
+    KeyCreated,
+    KeyInput,
+    KeyOutput,
+    Nothing,
+    TeamInput,
+    TeamOutput,
+)
+
+
+def find_key(actor: Actor, key_id: UUID, *, lock: bool = False) -> VirtualKey:
+    """Raises NotFound for a key that is not there or not the actor's to see."""
+    rows = VirtualKey.objects.select_related("team")
+    if lock:
+        rows = rows.select_for_update(of=("self",))
+    key = rows.filter(pk=key_id).first()
+    if key is None:
+        raise NotFound("")
+    demand_scope(actor, key.team_id)
+    return key
+
+
+def _key_body(key: VirtualKey, actor: Actor) -> dict[str, Any]:
+    return representation.keys([key], actor)[0]
+
+
+class Keys(ResourceView):
+    resource = "keys"
+    query = frozenset({"team", "state", "name"})
+
+    @described(
+        "List keys",
+        response=KeyOutput,
+        many=True,
+        query={"team": "id or name", "state": "active, disabled or revoked", "name": "part of the name"},
+    )
+    def get(self, request: Request) -> Response:
+        actor, asked = actor_of(request), request.query_params
+        rows = scope(VirtualKey.objects.select_related("team"), actor)
+        if "team" in asked:
+            rows = rows.filter(team=teams.find_team(asked["team"]))
+        if "state" in asked:
+            if asked["state"] not in KeyState.values:
+                raise InvalidInput("state", f"Must be one of {', '.join(KeyState.values)}.", "invalid_choice")
+            rows = rows.filter(state=asked["state"])
+        if "name" in asked:
+            rows = rows.filter(name__icontains=asked["name"])
+        return page(request, rows, serialize_all=lambda found: representation.keys(found, actor))
+
+    @described("Issue a key", request=KeyInput, response=KeyCreated, status=201)
+    def post(self, request: Request) -> Response:
+        actor = actor_of(request)
+        key, raw = issuing.create_key(actor=actor, **parsed(KeyInput, request))
+        body = _key_body(key, actor)
+        return self.one({**body, "key": raw.reveal()}, status=201, version=representation.version(body))
+
+
+class OneKey(ResourceView):
+    resource = "keys"
+
+    @described("Read a key", response=KeyOutput)
+    def get(self, request: Request, key_id: UUID) -> Response:
+        actor = actor_of(request)
+        body = _key_body(find_key(actor, key_id), actor)
+        return self.one(body, version=representation.version(body))
+
+    @described("Change a key", request=KeyInput, response=KeyOutput)
+    def patch(self, request: Request, key_id: UUID) -> Response:
+        actor, changes = actor_of(request), parsed(KeyInput, request, partial=True)
+        with transaction.atomic():
+            key = find_key(actor, key_id, lock=True)
+            self.check_match(representation.version(_key_body(key, actor)))
+            body = _key_body(issuing.update_key(key, actor=actor, changes=changes), actor)
+        return self.one(body, version=representation.version(body))
+
+    @described("Delete a key", status=204)
+    def delete(self, request: Request, key_id: UUID) -> Response:
+        actor = actor_of(request)
+        with transaction.atomic():
+            key = find_key(actor, key_id, lock=True)
+            self.check_match(representation.version(_key_body(key, actor)))
+            issuing.delete_key(key, actor=actor)
+        return Response(status=204)
+
+
+class KeyStep(ResourceView):
+    """POST to /keys/{id}/disable, /enable and /revoke: one function each."""
+
+    resource = "keys"
+    step: Callable[..., VirtualKey] = staticmethod(issuing.disable_key)
+
+    @described("Disable, enable or revoke a key", request=Nothing, response=KeyOutput)
+    def post(self, request: Request, key_id: UUID) -> Response:
+        actor = actor_of(request)
+        parsed(Nothing, request)
+        body = _key_body(self.step(find_key(actor, key_id), actor=actor), actor)
+        return self.one(body, version=representation.version(body))
+
+
+class KeyBudgets(ResourceView):
+    resource = "budgets"
+
+    @described("Read a key's budgets", response=BudgetOutput, many=True)
+    def get(self, request: Request, key_id: UUID) -> Response:
+        key = find_key(actor_of(request), key_id)
+        states = budgets.current(OwnerKind.KEY, key.id)
+        return Response({"data": [representation.owned(state, key.name) for state in states], "next": None})
+
+
+def find_own_team(actor: Actor, team_id: UUID, *, lock: bool = False) -> Team:
+    if lock:
+        teams.lock_tree()
+    team = Team.objects.filter(pk=team_id).first()
+    if team is None:
+        raise NotFound("")
+    demand_scope(actor, team.id)
+    return team
+
+
+def _team_body(team: Team, actor: Actor) -> dict[str, Any]:
+    return representation.teams([team], actor)[0]
+
+
+class Teams(ResourceView):
+    resource = "teams"
+
+    @described("List teams", response=TeamOutput, many=True)
+    def get(self, request: Request) -> Response:
+        actor = actor_of(request)
+        rows = scope(Team.objects.all(), actor, "id")
+        return page(request, rows, serialize_all=lambda found: representation.teams(found, actor))
+
+    @described("Create a team", request=TeamInput, response=TeamOutput, status=201)
+    def post(self, request: Request) -> Response:
+        actor = actor_of(request)
+        body = _team_body(teams.create_team(actor=actor, **parsed(TeamInput, request)), actor)
+        return self.one(body, status=201, version=representation.version(body))
+
+
+class OneTeam(ResourceView):
+    resource = "teams"
+
+    @described("Read a team", response=TeamOutput)
+    def get(self, request: Request, team_id: UUID) -> Response:
+        actor = actor_of(request)
+        body = _team_body(find_own_team(actor, team_id), actor)
+        return self.one(body, version=representation.version(body))
+
+    @described("Change a team", request=TeamInput, response=TeamOutput)
+    def patch(self, request: Request, team_id: UUID) -> Response:
+        actor, changes = actor_of(request), parsed(TeamInput, request, partial=True)
+        with transaction.atomic():
+            team = find_own_team(actor, team_id, lock=True)
+            self.check_match(representation.version(_team_body(team, actor)))
+            body = _team_body(teams.update_team(team, actor=actor, changes=changes), actor)
+        return self.one(body, version=representation.version(body))
+
+    @described("Delete a team", status=204)
+    def delete(self, request: Request, team_id: UUID) -> Response:
+        actor = actor_of(request)
+        with transaction.atomic():
+            team = find_own_team(actor, team_id, lock=True)
+            self.check_match(representation.version(_team_body(team, actor)))
+            teams.delete_team(team, actor=actor)
+        return Response(status=204)
+
+
+class Customers(ResourceView):
+    resource = "customers"
+    query = frozenset({"team"})
+
+    @described("List customers", response=CustomerOutput, many=True, query={"team": "id or name"})
+    def get(self, request: Request) -> Response:
+        rows = scope(Customer.objects.all(), actor_of(request))
+        if "team" in request.query_params:
+            rows = rows.filter(team=teams.find_team(request.query_params["team"]))
+        return page(request, rows, serialize_all=representation.customers)
+
+
+class OneCustomer(ResourceView):
+    resource = "customers"
+
+    @described("Set a customer's limits; what is left out has no limit", request=CustomerInput, response=CustomerOutput)
+    def put(self, request: Request, name: str) -> Response:
+        body = parsed(CustomerInput, request)
+        team, specs = body.pop("team", None), body.pop("budgets", ())
+        customer, created = customers.put_customer(
+            actor=actor_of(request), name=name, team=team, limits=body, specs=specs
+        )
+        return self.one(representation.customers([customer])[0], status=201 if created else 200)
+
+
+def own_budgets(actor: Actor) -> Any:
+    """Budgets in force that the actor may see; those of providers belong to no team."""
+    rows = Budget.objects.filter(removed_at=None)
+    if actor.teams is None:
+        return rows
+    keys = VirtualKey.objects.filter(team__in=actor.teams).values("id")
+    own_customers = Customer.objects.filter(team__in=actor.teams).values("id")
+    return rows.filter(
+        Q(owner_kind=OwnerKind.TEAM, owner_id__in=actor.teams)
+        | Q(owner_kind=OwnerKind.KEY, owner_id__in=keys)
+        | Q(owner_kind=OwnerKind.CUSTOMER, owner_id__in=own_customers)
+    )
+
+
+class Budgets(ResourceView):
+    resource = "budgets"
+
+    @described("List budgets", response=BudgetOutput, many=True)
+    def get(self, request: Request) -> Response:
+        return page(request, own_budgets(actor_of(request)), serialize_all=representation.of_budgets)
+
+
+class OneBudget(ResourceView):
+    resource = "budgets"
+
+    @described("Read a budget", response=BudgetOutput)
+    def get(self, request: Request, budget_id: UUID) -> Response:
+        row = own_budgets(actor_of(request)).filter(pk=budget_id).first()
+        if row is None:
+            raise NotFound("")
+        return self.one(representation.of_budgets([row])[0])

@@ -1,0 +1,23 @@
+"""Errors of keys, teams and budgets. Wrong input is conduit.core.errors.InvalidInput, naming the field.
+
+Conflict (conduit.core.errors)
+├── NameTaken      another team has this name
+├── KeyRevoked     a revoked key stays as it is
+└── TeamInUse      keys, teams below or members hang on the team
+"""
+
+from __future__ import annotations
+
+from conduit.core.errors import Conflict
+
+
+class NameTaken(Conflict):
+    pass
+
+
+class KeyRevoked(Conflict):
+    pass
+
+
+class TeamInUse(Conflict):
+    pass

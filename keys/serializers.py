@@ -1,0 +1,189 @@
+"""Bodies of keys, teams, customers and budgets, in and out. The rules are those of constraints.py and budgets.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from conduit.core.api import Choice, Flag, MoneyField, Parsed, RFC3339Field, Strict, Text, WholeNumber
+from conduit.core.clock import rfc3339
+from conduit.core.errors import InvalidInput
+from keys import budgets, constraints, teams
+from keys.models import Window
+
+
+class Ruled(Parsed):
+    """A field whose rule is the row of its own name in constraints.RULES."""
+
+    def parse(self, value: object) -> Any:
+        try:
+            return constraints.parse_field(str(self.field_name), value)
+        except InvalidInput as error:
+            # `tags.3` is the field tags; the member stays
+            _, dot, member = error.field.partition(".")
+            raise InvalidInput(dot + member, error.detail, error.code) from None
+
+
+def _list_of(item: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": item}
+
+
+@extend_schema_field({"type": "string", "maxLength": 254})
+class RuledText(Ruled):
+    pass
+
+
+@extend_schema_field(_list_of({"type": "string"}))
+class RuledTexts(Ruled):
+    pass
+
+
+@extend_schema_field(_list_of({"type": "string", "enum": list(constraints.ENDPOINTS)}))
+class RuledEndpoints(Ruled):
+    pass
+
+
+@extend_schema_field({"type": ["integer", "null"], "minimum": 1})
+class RuledCount(Ruled):
+    pass
+
+
+@extend_schema_field({"type": ["string", "null"], "format": "date-time"})
+class RuledTime(Ruled):
+    def to_representation(self, value: Any) -> Any:
+        return rfc3339(value) if value else None
+
+
+@extend_schema_field({"type": "object", "additionalProperties": {"type": ["string", "number", "boolean", "null"]}})
+class RuledObject(Ruled):
+    pass
+
+
+@extend_schema_field({"type": "boolean"})
+class RuledFlag(Ruled):
+    pass
+
+
+class BudgetInput(Strict):
+    limit_usd = MoneyField()
+    window = Choice(choices=Window.values, required=False)
+    timezone = Text(longest=64, required=False, help_text="IANA name; windows start at its midnight")
+    kind = Choice(choices=budgets.KINDS, required=False)
+    unbounded = Choice(choices=budgets.UNBOUNDED, required=False)
+    wait_ms = WholeNumber(low=0, high=budgets.LONGEST_WAIT, required=False)
+    reset = Flag(required=False, help_text="the running period begins anew")
+
+
+@extend_schema_field(BudgetInput(many=True))
+class BudgetsField(Parsed):
+    """A list of BudgetSpec; errors name the member, such as `budgets.0.limit_usd`."""
+
+    def parse(self, value: object) -> list[budgets.BudgetSpec]:
+        return budgets.parse_specs(value, "")
+
+
+@extend_schema_field({"type": ["string", "null"], "description": "id or name"})
+class TeamField(Parsed):
+    def parse(self, value: object) -> Any:
+        return teams.find_team(value, "")
+
+
+class TeamInput(Strict):
+    name = RuledText()
+    parent = TeamField(required=False, allow_null=True)  # type: ignore[assignment]  # DRF takes it off the class
+    models = RuledTexts(required=False)
+    endpoints = RuledEndpoints(required=False)
+    budgets = BudgetsField(required=False)
+    rpm = RuledCount(required=False, allow_null=True)
+    tpm = RuledCount(required=False, allow_null=True)
+    max_parallel = RuledCount(required=False, allow_null=True)
+    tags = RuledTexts(required=False)
+    metadata = RuledObject(required=False)
+
+
+class KeyInput(Strict):
+    name = RuledText()
+    team = TeamField(required=False, allow_null=True)
+    owner = RuledText(required=False)
+    models = RuledTexts(required=False)
+    endpoints = RuledEndpoints(required=False)
+    budgets = BudgetsField(required=False)
+    rpm = RuledCount(required=False, allow_null=True)
+    tpm = RuledCount(required=False, allow_null=True)
+    max_parallel = RuledCount(required=False, allow_null=True)
+    max_output_tokens = RuledCount(required=False, allow_null=True)
+    expires_at = RuledTime(required=False, allow_null=True)
+    ip_allowlist = RuledTexts(required=False)
+    tags = RuledTexts(required=False)
+    metadata = RuledObject(required=False)
+
+
+class CustomerInput(Strict):
+    team = TeamField(required=False, allow_null=True)
+    budgets = BudgetsField(required=False)
+    rpm = RuledCount(required=False, allow_null=True)
+    tpm = RuledCount(required=False, allow_null=True)
+    blocked = RuledFlag(required=False)
+
+
+class Nothing(Strict):
+    """A body that must be empty."""
+
+
+class BudgetOwner(serializers.Serializer[Any]):
+    kind = serializers.CharField()
+    id = serializers.UUIDField()
+    name = serializers.CharField()
+
+
+class BudgetOutput(serializers.Serializer[Any]):
+    id = serializers.UUIDField()
+    owner = BudgetOwner()
+    limit_usd = MoneyField()
+    window = serializers.CharField()
+    timezone = serializers.CharField()
+    kind = serializers.CharField()
+    unbounded = serializers.CharField()
+    wait_ms = serializers.IntegerField()
+    settled_usd = MoneyField()
+    held_usd = MoneyField()
+    remaining_usd = MoneyField()
+    period_start = RFC3339Field()
+    resets_at = RFC3339Field(allow_null=True)
+
+
+class TeamOutput(TeamInput):
+    id = serializers.UUIDField()
+    parent = serializers.UUIDField(allow_null=True)  # type: ignore[assignment]  # out as an id, in by id or name
+    budgets = BudgetOutput(many=True)  # type: ignore[assignment]
+    created_at = RFC3339Field()
+    updated_at = RFC3339Field()
+
+
+class KeyOutput(KeyInput):
+    id = serializers.UUIDField()
+    team = serializers.UUIDField(allow_null=True)  # type: ignore[assignment]  # out as an id, in by id or name
+    team_name = serializers.CharField(allow_null=True)
+    hint = serializers.CharField(help_text="the start and the last four characters of the raw key")
+    state = serializers.CharField(help_text="active, disabled, revoked or expired")
+    budgets = BudgetOutput(many=True)  # type: ignore[assignment]
+    created_by = serializers.CharField()
+    created_at = RFC3339Field()
+    updated_at = RFC3339Field()
+    revoked_at = RFC3339Field(allow_null=True)
+    last_used_at = RFC3339Field(allow_null=True)
+
+
+class KeyCreated(KeyOutput):
+    key = serializers.CharField(help_text="the raw key; this is the only time it is shown")
+
+
+class CustomerOutput(serializers.Serializer[Any]):
+    id = serializers.CharField(help_text="the request's `user`")
+    team = serializers.UUIDField(allow_null=True)
+    rpm = serializers.IntegerField(allow_null=True)
+    tpm = serializers.IntegerField(allow_null=True)
+    blocked = serializers.BooleanField()
+    budgets = BudgetOutput(many=True)

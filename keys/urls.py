@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from django.urls import URLPattern, URLResolver, path
+
+from keys import api as api_views
+from keys import issuing, views
+
+api: list[URLPattern | URLResolver] = [
+    path("keys", api_views.Keys.as_view()),
+    path("keys/<uuid:key_id>", api_views.OneKey.as_view()),
+    path("keys/<uuid:key_id>/disable", api_views.KeyStep.as_view(step=issuing.disable_key)),
+    path("keys/<uuid:key_id>/enable", api_views.KeyStep.as_view(step=issuing.enable_key)),
+    path("keys/<uuid:key_id>/revoke", api_views.KeyStep.as_view(step=issuing.revoke_key)),
+    path("keys/<uuid:key_id>/budgets", api_views.KeyBudgets.as_view()),
+    path("teams", api_views.Teams.as_view()),
+    path("teams/<uuid:team_id>", api_views.OneTeam.as_view()),
+    path("customers", api_views.Customers.as_view()),
+    path("customers/<path:name>", api_views.OneCustomer.as_view()),
+    path("budgets", api_views.Budgets.as_view()),
+    path("budgets/<uuid:budget_id>", api_views.OneBudget.as_view()),
+]
+pages: list[URLPattern | URLResolver] = [
+    path("keys/<uuid:key_id>/disable", views.key_disable, name="key-disable"),
+    path("keys/<uuid:key_id>/enable", views.key_enable, name="key-enable"),
+    path("keys/<uuid:key_id>/revoke", views.key_revoke, name="key-revoke"),
+]

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from django.urls import URLPattern, URLResolver, path
+
+from providers import api as views
+from providers import route_views
+from providers import views as page_views
+
+api: list[URLPattern | URLResolver] = [
+    path("providers", views.Providers.as_view()),
+    path("providers/<str:id>", views.OneProvider.as_view()),
+    path("providers/<str:id>/test", views.ProviderTest.as_view()),
+    path("providers/<str:id>/models", views.ProviderModels.as_view()),
+    path("providers/<str:id>/credentials", views.Credentials.as_view()),
+    path("provider-kinds", views.ProviderKinds.as_view()),
+    path("credentials/<str:id>", views.OneCredential.as_view()),
+    path("credentials/<str:id>/versions", views.Versions.as_view()),
+    path("routes", views.Routes.as_view()),
+    path("routes/<path:name>", views.OneRoute.as_view()),
+    path("models", views.Models.as_view()),
+]
+pages: list[URLPattern | URLResolver] = [
+    path("providers/new", page_views.provider_create, name="provider-create"),
+    path("providers/<uuid:provider_id>/test", page_views.provider_test, name="provider-test"),
+    path("providers/<uuid:provider_id>/switch", page_views.provider_switch, name="provider-switch"),
+    path("credentials", page_views.credential_list, name="credentials"),
+    path("credentials/new", page_views.credential_create, name="credential-create"),
+    path("routes", route_views.route_list, name="routes"),
+    path("routes/new", route_views.route_create, name="route-create"),
+    path("routes/new/target", route_views.target_row, name="route-target-row"),
+    path("routes/<uuid:route_id>", route_views.route_edit, name="route-edit"),
+    path("routes/<uuid:route_id>/delete", route_views.route_delete, name="route-delete"),
+]

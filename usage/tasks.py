@@ -1,0 +1,56 @@
+"""Recurring work on the ledger: partitions ahead of time, prices, its own checks; and old idempotent replies."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from datetime import timedelta
+
+from celery import shared_task
+from django.conf import settings
+
+from conduit.core import clock
+from conduit.core.models import IdempotentReply
+from usage import partitions, pricing, representations
+from usage.verification import verify
+
+logger = logging.getLogger("conduit.usage")
+VERIFIED = timedelta(hours=48)
+REPLIES_KEPT = timedelta(hours=24)
+
+
+@shared_task(name="usage.tasks.ensure_partitions")  # type: ignore[untyped-decorator]  # Celery has no types
+def ensure_partitions() -> None:
+    """This month's and the next month's partition of usage_event. Safe to repeat."""
+    for name in partitions.ensure_ahead():
+        logger.info("partition %s made", name)
+
+
+@shared_task(name="usage.tasks.sync_prices")  # type: ignore[untyped-decorator]  # Celery has no types
+def sync_prices() -> None:
+    """Brings catalogue prices up to the installed price data. Safe to repeat."""
+    done = pricing.sync_prices()
+    logger.info("prices: %d models, %d changed", done.models, len(done.changes))
+
+
+@shared_task(name="usage.tasks.verify_ledger")  # type: ignore[untyped-decorator]  # Celery has no types
+def verify_ledger() -> None:
+    """Checks the last two days and leaves the result in CONDUIT_HOME/run/ledger.json. Changes nothing."""
+    found = verify(since=clock.now() - VERIFIED)
+    for check in found.checks:
+        if not check.ok:
+            logger.error("ledger check %s: %d wrong, such as %s", check.name, check.wrong, check.examples[:1])
+    path = settings.CONDUIT_HOME / "run" / "ledger.json"
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps({**representations.verification_body(found), "time": time.time()}))
+    temporary.replace(path)
+
+
+@shared_task(name="usage.tasks.drop_old_replies")  # type: ignore[untyped-decorator]  # Celery has no types
+def drop_old_replies() -> None:
+    """Idempotency-Key holds for a day."""
+    dropped, _ = IdempotentReply.objects.filter(created_at__lt=clock.now() - REPLIES_KEPT).delete()
+    if dropped:
+        logger.info("%d idempotent replies dropped", dropped)

@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+from django.urls import URLPattern, URLResolver, path
+
+from usage import api as resources
+from usage import views
+
+api: list[URLPattern | URLResolver] = [
+    path("usage/events", resources.Events.as_view()),
+    path("usage/summary", resources.Summary.as_view()),
+    path("usage/export", resources.Export.as_view()),
+    path("requests/<str:request_id>", resources.OneRequest.as_view()),
+    path("prices", resources.Prices.as_view()),
+    path("ledger/verify", resources.LedgerVerify.as_view()),
+]
+pages: list[URLPattern | URLResolver] = [
+    path("requests", views.request_list, name="requests"),
+    path("requests/fresh", views.request_fresh, name="requests-fresh"),
+    path("requests/<str:request_id>", views.request_detail, name="request-detail"),
+]
