@@ -109,7 +109,7 @@ class CredentialField(models.Model):
 
 
 class Route(models.Model):
-    """The name callers use as `model`. Without one, a provider's own model name is routed by the catalogue's patterns."""
+    """The name callers use as `model`. Several targets share or back each other up."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     name = models.CharField(max_length=200, unique=True)
@@ -148,7 +148,7 @@ class Target(models.Model):
 
 
 class CatalogueModel(models.Model):
-    """What is known of a vendor's model. Synced from data; a row with source `override` wins and is never synced over."""
+    """What is known of a vendor's model. Synced from data, but never over a row with source `override`."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     vendor = models.CharField(max_length=64, help_text="price data's provider id: openai, anthropic, google, sandbox")

@@ -14,6 +14,9 @@ class Epoch(models.Model):
     snapshot = models.BigIntegerField(default=0, help_text="providers, credentials, routes, prices")
     keys = models.BigIntegerField(default=0, help_text="virtual keys, teams, budgets")
 
+    def __str__(self) -> str:
+        return f"snapshot {self.snapshot}, keys {self.keys}"
+
 
 class AuditEntry(models.Model):
     """Who changed what, written in the changing transaction. `before` and `after` never hold a secret."""

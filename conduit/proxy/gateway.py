@@ -8,6 +8,7 @@ import random
 import time
 from collections import OrderedDict
 from contextlib import suppress
+from datetime import timedelta
 from uuid import UUID
 
 import structlog
@@ -16,16 +17,18 @@ from django.db import DatabaseError
 from redis.asyncio import Redis
 
 from conduit.core import keyring
+from conduit.core.clock import now
 from conduit.core.ids import uuid7
 from conduit.proxy import errors, metrics, snapshot
-from conduit.proxy.call import Call
+from conduit.proxy.call import Call, Headers
 from conduit.proxy.request_log import RequestLog
 from conduit.proxy.snapshot import Database, Snapshot, Watcher
 from keys import entries
 from keys.authentication import KeyCache
 from keys.entries import CustomerEntry, KeyEntry
-from keys.limits import VALKEY_DEADLINE, OverLimit, RateLimits, seconds_to_reset
+from keys.limits import VALKEY_DEADLINE, Meter, OverLimit, RateLimits, seconds_to_reset
 from keys.spending import Spending
+from providers.adapters.types import Dialect
 from providers.routing import TargetEntry
 from providers.transport import Transport
 from usage.journal import JournalWriter
@@ -205,14 +208,25 @@ class RateGate:
         call.taken = taken
         for name, meter in ((b"requests", taken.requests_meter), (b"tokens", taken.tokens_meter)):
             if meter is not None:
-                call.limit_headers += [
-                    (b"x-ratelimit-limit-" + name, str(meter.limit).encode()),
-                    (b"x-ratelimit-remaining-" + name, str(meter.remaining()).encode()),
-                    (b"x-ratelimit-reset-" + name, f"{seconds_to_reset()}s".encode()),
-                ]
+                call.limit_headers += _limit_headers(call, name, meter)
 
     def release(self, call: Call) -> None:
         """When the answer has left, or the request failed."""
         if call.taken is not None:
             self.limits.release(call.taken, call.tokens)
             call.taken = None
+
+
+def _limit_headers(call: Call, what: bytes, meter: Meter) -> Headers:
+    """`x-ratelimit-*`, and Anthropic's own names for its dialect, whose reset is an instant."""
+    limit, left, seconds = str(meter.limit).encode(), str(meter.remaining()).encode(), seconds_to_reset()
+    headers = [
+        (b"x-ratelimit-limit-" + what, limit),
+        (b"x-ratelimit-remaining-" + what, left),
+        (b"x-ratelimit-reset-" + what, f"{seconds}s".encode()),
+    ]
+    if call.path.dialect is Dialect.ANTHROPIC:
+        own = b"anthropic-ratelimit-" + what
+        reset = (now() + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
+        headers += [(own + b"-limit", limit), (own + b"-remaining", left), (own + b"-reset", reset)]
+    return headers

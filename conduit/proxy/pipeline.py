@@ -18,7 +18,7 @@ from conduit.core.ids import uuid7
 from conduit.core.money import format_usd
 from conduit.proxy import admission, errors, streaming
 from conduit.proxy.call import EVENTS, JSON, Answer, Call, Headers, header_value
-from conduit.proxy.settlement import Attempt
+from conduit.proxy.settlement import Attempt, untold
 from providers.adapters.base import Adapter, Relay, Upstream, UpstreamRequest
 from providers.adapters.types import ChatRequest
 from providers.errors import CannotCarry, InvalidResponse, RequestRejected, UpstreamError
@@ -157,7 +157,7 @@ def _whole(gateway: Gateway, call: Call, candidate: Candidate, body: bytes, atte
         usage = response.usage
         shown = call.dialect.render(call.inbound, response)
     generated = 0
-    if usage is None or usage.flags:
+    if untold(usage):
         generated = streaming.text_bytes(response or adapter.parse_response(call.inbound.canonical(), body))
     attempt.succeed(usage, answer_bytes=generated)
     return Answer(200, [JSON, *_headers(gateway, call, candidate, attempt)], shown)

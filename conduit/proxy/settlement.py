@@ -98,6 +98,8 @@ class Attempt:
 
     def succeed(self, usage: Usage | None, *, answer_bytes: int) -> None:
         """The whole answer came. Without usage it is estimated: `answer_bytes` are those of the generated text."""
+        if usage is not None and untold(usage) and not usage.flags:
+            usage.flags = ("usage_missing",)
         self._end(usage, answer_bytes, status=200, outcome="ok")
 
     def cancel(self, usage: Usage | None, *, answer_bytes: int) -> None:
@@ -223,6 +225,11 @@ class Attempt:
                 "ms": round(seconds * 1000, 2),
             }
         )
+
+
+def untold(usage: Usage | None) -> bool:
+    """Whether the provider's figures cannot be taken as they are: none, senseless ones, or no tokens at all."""
+    return usage is None or bool(usage.flags) or not (usage.input_tokens or usage.output_tokens or usage.units)
 
 
 def _tokens(generated_bytes: int) -> int:

@@ -36,7 +36,9 @@ class AnthropicRelay:
         if self._error is not None:
             raise self._error
         frames = self._splitter.feed(data)
-        if len(frames) == 1 and b'"content_block_delta"' in frames[0] and frames[0].endswith(JSON_ENDS):  # the ordinary case
+        if (
+            len(frames) == 1 and b'"content_block_delta"' in frames[0] and frames[0].endswith(JSON_ENDS)
+        ):  # the ordinary case
             self._content(frames[0])
             return frames[0]
         return self._relayed(frames)

@@ -20,7 +20,8 @@ LINES = [
     r"administrator: admin@conduit\.local",
     r"password: [0-9A-Za-z]{20}",
     r"key: cdt_vk_[0-9A-Za-z]{48}",
-    r"curl http://127\.0\.0\.1:\d+/v1/chat/completions -H \"Authorization: Bearer cdt_vk_[0-9A-Za-z]{48}\" .*sandbox-echo.*",
+    r"curl http://127\.0\.0\.1:\d+/v1/chat/completions -H "
+    r"\"Authorization: Bearer cdt_vk_[0-9A-Za-z]{48}\" .*sandbox-echo.*",
 ]
 
 
@@ -72,9 +73,10 @@ def test_a_start_that_is_cut_short_leaves_nothing(sandbox_on: None, monkeypatch:
     def cut(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr("conduit.console.first_run.create_key", cut)
-        bootstrap()
+        with pytest.raises(KeyboardInterrupt):
+            bootstrap()
     assert not User.objects.exists()
     assert not Provider.objects.exists()
     assert len(bootstrap()) == len(LINES)

@@ -55,7 +55,9 @@ class RunningGateway:
         headers = {"authorization": f"Bearer {key or self.raw_key}"}
         return httpx.Client(base_url=self.url, headers=headers, timeout=20, trust_env=False, verify=False, **options)
 
-    def chat(self, text: str = "hello", *, key: str | None = None, headers: Any = None, **fields: Any) -> httpx.Response:
+    def chat(
+        self, text: str = "hello", *, key: str | None = None, headers: Any = None, **fields: Any
+    ) -> httpx.Response:
         body = {"model": "sandbox-echo", "messages": [{"role": "user", "content": text}], **fields}
         with self.client(key) as client:
             return client.post("/v1/chat/completions", json=body, headers=headers)

@@ -135,9 +135,13 @@ def covers(events: Iterable[Any], invoice: dict[str | None, Billed]) -> list[str
             problems.append(f"attempt {attempt} is on the invoice with {billed.nanos} and in no event")
         elif billed.requests > 1:
             problems.append(f"attempt {attempt} was sent {billed.requests} times")
-        elif event.exactness == "uncertain" or "false-usage" in event.tags:
-            continue
-        elif event.outcome == "error" and not event.stream and event.cost_nanos >= _prompt(event, billed):
+        elif (
+            event.exactness == "uncertain"
+            or "false-usage" in event.tags
+            or event.outcome == "error"
+            and not event.stream
+            and event.cost_nanos >= _prompt(event, billed)
+        ):
             continue
         elif event.cost_nanos < billed.nanos:
             problems.append(f"attempt {attempt} ({event.exactness}): {event.cost_nanos} < billed {billed.nanos}")

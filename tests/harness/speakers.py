@@ -191,7 +191,7 @@ def _anthropic_frame(seen: Streamed, frame: Any) -> None:
         seen.usage = _anthropic_usage(frame["message"]["usage"])
     elif kind == "message_delta":
         begun = seen.usage or (0, 0)
-        last = _anthropic_usage({"input_tokens": 0, **frame["usage"]})
+        last = _anthropic_usage({"input_tokens": 0, "output_tokens": 0, **frame.get("usage", {})})
         seen.usage = (max(begun[0], last[0]), last[1])
     elif kind == "message_stop":
         seen.ended = True

@@ -121,9 +121,7 @@ def test_an_address_off_the_list_is_refused(gateway: RunningGateway, speaker: Sp
 
 
 def test_a_model_off_the_list_is_refused(gateway: RunningGateway, speaker: Speaker) -> None:
-    error = told(
-        speaker.ask(gateway.url, gateway.key(models=["gpt-*"])), speaker, 403, "model_not_allowed"
-    )
+    error = told(speaker.ask(gateway.url, gateway.key(models=["gpt-*"])), speaker, 403, "model_not_allowed")
     assert "sandbox-echo" in error.message
     assert speaker.name != "openai" or error.param == "model"
 
@@ -134,9 +132,7 @@ def test_an_endpoint_off_the_list_is_refused(gateway: RunningGateway, speaker: S
 
 
 def test_no_such_route(gateway: RunningGateway, speaker: Speaker) -> None:
-    error = told(
-        speaker.ask(gateway.url, gateway.raw_key, model="no-such"), speaker, 404, "model_not_found"
-    )
+    error = told(speaker.ask(gateway.url, gateway.raw_key, model="no-such"), speaker, 404, "model_not_found")
     assert "no-such" in error.message
 
 
@@ -232,9 +228,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("dialect", "body", "field"), WRONG, ids=[f"{d}-{f}-{i}" for i, (d, _, f) in enumerate(WRONG)])
-def test_a_wrong_value_names_its_field(
-    gateway: RunningGateway, dialect: str, body: dict[str, Any], field: str
-) -> None:
+def test_a_wrong_value_names_its_field(gateway: RunningGateway, dialect: str, body: dict[str, Any], field: str) -> None:
     speaker = SPEAKERS[dialect]
     path = speaker.address("sandbox-echo", False)
     answer = speaker.post(gateway.url, path, gateway.raw_key, json.dumps(body).encode())
@@ -251,9 +245,7 @@ def test_a_field_given_twice_is_refused(gateway: RunningGateway) -> None:
 
 
 @pytest.mark.parametrize("sent", ["declared", "in pieces"])
-def test_a_body_too_large_is_refused(
-    gateway: RunningGateway, speaker: Speaker, settings: Any, sent: str
-) -> None:
+def test_a_body_too_large_is_refused(gateway: RunningGateway, speaker: Speaker, settings: Any, sent: str) -> None:
     settings.MAX_BODY_BYTES = 50_000
     body = b" " * 60_000
     content: Any = body if sent == "declared" else (body[at : at + 10_000] for at in range(0, len(body), 10_000))
@@ -275,7 +267,9 @@ def test_too_many_tags_are_refused(gateway: RunningGateway, speaker: Speaker) ->
         assert "x-conduit-tags" in told(answer, speaker, 400, "invalid_value").message
 
 
-_scalar = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=12)
+_scalar = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=12)
+)
 _json = st.recursive(_scalar, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3))
 _fields = st.sampled_from(
     ["model", "messages", "contents", "max_tokens", "stream", "tools", "tool_choice", "n", "stop", "generationConfig"]
@@ -340,9 +334,7 @@ def test_a_stream_refused_by_the_upstream_is_a_status(gateway: RunningGateway, s
 
 @pytest.mark.parametrize("wire", list(PREFIXES))
 @pytest.mark.parametrize("hang", ["headers", "body"])
-def test_an_upstream_that_hangs_times_out(
-    gateway: RunningGateway, speaker: Speaker, wire: str, hang: str
-) -> None:
+def test_an_upstream_that_hangs_times_out(gateway: RunningGateway, speaker: Speaker, wire: str, hang: str) -> None:
     headers = {"x-conduit-timeout": "0.3", "x-sandbox-hang": hang}
     answer = speaker.ask(gateway.url, gateway.raw_key, model=f"{PREFIXES[wire]}sandbox-echo", headers=headers)
     told(answer, speaker, 504, "upstream_timeout")
@@ -352,9 +344,7 @@ def test_an_upstream_that_hangs_times_out(
 
 @pytest.mark.parametrize("wire", list(PREFIXES))
 @pytest.mark.parametrize("fault", ["json", "html"])
-def test_an_upstream_that_answers_rubbish(
-    gateway: RunningGateway, speaker: Speaker, wire: str, fault: str
-) -> None:
+def test_an_upstream_that_answers_rubbish(gateway: RunningGateway, speaker: Speaker, wire: str, fault: str) -> None:
     model, headers = f"{PREFIXES[wire]}sandbox-echo", {"x-sandbox-malformed": fault}
     answer = speaker.ask(gateway.url, gateway.raw_key, model=model, headers=headers)
     told(answer, speaker, 502, "upstream_invalid_response")

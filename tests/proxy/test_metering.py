@@ -91,9 +91,9 @@ def test_reasoning_is_part_of_the_output(gateway: RunningGateway, speaker: Speak
         speaker.stream(gateway.url, gateway.raw_key, model=model)[0],
     ):
         event = gateway.event(answer)
-        assert (event.output_tokens, event.cost_nanos) == (16, 10 * 150 + 16 * 600)
+        assert (event.output_tokens, event.cost_nanos) == (15, 10 * 150 + 15 * 600)
         if "anthropic" not in model:  # whose API does not tell reasoning apart
-            assert event.reasoning_tokens == 13
+            assert event.reasoning_tokens == 12
 
 
 def test_several_choices_are_all_paid_for(gateway: RunningGateway) -> None:
@@ -214,8 +214,14 @@ def test_failover_moves_on_from_what_was_surely_not_billed(gateway: RunningGatew
 
 
 def _mirror(gateway: RunningGateway, name: str) -> Provider:
-    """The sandbox once more, as a custom provider: no fault reaches it, and it bills nobody's attempt."""
+    """The sandbox once more, as a custom provider: no fault reaches it. Its price is one that we set."""
+    from datetime import UTC, datetime
+
+    from usage.models import Price
+
     provider = Provider.objects.create(name=name, kind="custom", base_url=f"{gateway.sandbox.url}/v1")
+    rates = {"input": [[0, 150_000_000]], "output": [[0, 600_000_000]]}
+    Price.objects.create(model="sandbox-echo", provider_id=provider.id, effective_from=datetime.now(UTC), rates=rates)
     add_credential(provider, actor=SYSTEM, name="main", fields={"api_key": Secret(KEY)}, verify=False)
     return provider
 
@@ -326,7 +332,9 @@ def test_twenty_clients_that_leave_at_random_leave_nothing_behind(gateway: Runni
 
     def visit(number: int) -> None:
         prefix = list(PREFIXES.values())[number % 3]
-        _leave(gateway, speakers[number // 3 % 3], f"{prefix}sandbox-echo", f"crowd-{number:04d}", pieces=places[number])
+        _leave(
+            gateway, speakers[number // 3 % 3], f"{prefix}sandbox-echo", f"crowd-{number:04d}", pieces=places[number]
+        )
 
     places = [chance.randrange(0, 12) for _ in range(20)]
     with ThreadPoolExecutor(10) as threads:
@@ -364,7 +372,8 @@ def test_a_blocked_customer_is_refused(gateway: RunningGateway) -> None:
 def test_an_answer_carries_the_contracts_headers(gateway: RunningGateway, speaker: Speaker, echo: str) -> None:
     budgets = [{"limit_usd": "1.00"}]
     key = gateway.key(rpm=600, tpm=1_000_000, budgets=budgets)
-    sent = {"x-request-id": "my-request-0001"}
+    request_id = f"{speaker.name}:{echo.replace('/', '.')}-0001"
+    sent = {"x-request-id": request_id}
     whole = speaker.ask(gateway.url, key, model=echo, headers=sent)
     streamed, _ = speaker.stream(gateway.url, key, model=echo)
     for answer in (whole, streamed):
@@ -379,9 +388,9 @@ def test_an_answer_carries_the_contracts_headers(gateway: RunningGateway, speake
             assert int(shown[names[0]]) == limit
             assert 0 <= int(shown[names[1]]) < limit
             assert shown[names[2]]
-    assert whole.headers["x-request-id"] == "my-request-0001"
+    assert whole.headers["x-request-id"] == request_id
     assert whole.headers["x-conduit-budget-remaining-usd"] == "0.9999967"
-    assert [event.request_id for event in gateway.events("my-request-0001")] == ["my-request-0001"]
+    assert [event.request_id for event in gateway.events(request_id)] == [request_id]
 
 
 def _limit_names(speaker: Speaker, what: str) -> list[str]:
