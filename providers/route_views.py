@@ -78,6 +78,12 @@ def _typed(post: QueryDict) -> dict[str, str]:
     return {name: post.get(name, "").strip()[:400] for name in ("name", "strategy", "strict", "enabled", "timeout")}
 
 
+def _errors(error: InvalidInput | Conflict | None) -> dict[str, str]:
+    if error is None:
+        return {}
+    return {_place(error): error.detail} if isinstance(error, InvalidInput) else {"": str(error)}
+
+
 def _place(error: InvalidInput) -> str:
     """`targets.1.model` is the field `model-1` of the page."""
     parts = error.field.split(".")
@@ -94,7 +100,7 @@ def route_create(request: HttpRequest, actor: Actor) -> HttpResponse:
         values, rows = _typed(request.POST), _rows(request.POST)
         try:
             route = add_route(actor=actor, name=values["name"], **_body(values, rows))
-        except InvalidInput as error:
+        except (InvalidInput, Conflict) as error:
             return _form(request, None, values, rows, error)
         messages.success(request, f"Route {route.name} is in effect.")
         return go(request, reverse("routes"))
@@ -132,7 +138,7 @@ def _route_save(request: HttpRequest, actor: Actor, route_id: UUID) -> HttpRespo
     values, rows = _typed(request.POST), _rows(request.POST)
     try:
         update_route(route, actor=actor, changes=_body(values, rows))
-    except InvalidInput as error:
+    except (InvalidInput, Conflict) as error:
         return _form(request, route, values, rows, error)
     messages.success(request, f"Route {route.name} is saved and in effect within a second.")
     return go(request, reverse("route-edit", args=[route.id]))
@@ -148,7 +154,7 @@ def _form(
     route: Route | None,
     values: Mapping[str, str],
     rows: list[dict[str, str]],
-    error: InvalidInput | None = None,
+    error: InvalidInput | Conflict | None = None,
 ) -> HttpResponse:
     title = route.name if route else "Create route"
     context = {
@@ -157,7 +163,7 @@ def _form(
         "values": values,
         "targets": rows or [blank_target(0)],
         "providers": Provider.objects.order_by("name"),
-        "errors": {_place(error): error.detail} if error else {},
+        "errors": _errors(error),
         "labels": {"name": "Route", "timeout": "Whole answer within"} | _row_labels(rows),
         "action": reverse("route-edit", args=[route.id]) if route else reverse("route-create"),
         "same_as": _same_as(request, route),

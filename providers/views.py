@@ -16,7 +16,7 @@ from django.urls import reverse
 from conduit.access.pages import go, page
 from conduit.core import clock
 from conduit.core.actor import Actor
-from conduit.core.errors import ConfigurationError, InvalidInput, NotFound
+from conduit.core.errors import ConduitError, ConfigurationError, Conflict, InvalidInput, NotFound
 from conduit.core.secret import Secret
 from providers import credentials
 from providers.adapters.registry import KINDS, FieldSpec, ProviderKind
@@ -38,8 +38,10 @@ def refused(request: HttpRequest, template: str, context: dict[str, Any]) -> Htt
     return render(request, template, context, status=422)
 
 
-def error_of(error: InvalidInput, fields: tuple[FieldSpec, ...]) -> dict[str, str]:
+def error_of(error: ConduitError, fields: tuple[FieldSpec, ...]) -> dict[str, str]:
     """The refusal under the id of the field on the page; a provider's own words are quoted as such."""
+    if not isinstance(error, InvalidInput):
+        return {"": str(error)}
     place = error.field
     if place == "secret":
         first = next((spec.name for spec in fields if spec.secret), "")
@@ -104,7 +106,7 @@ def provider_create(request: HttpRequest, actor: Actor) -> HttpResponse:
             provider=_provider_values(values, row),
             credential=NewCredential(values["credential"], _given_fields(request, row)),
         )
-    except InvalidInput as error:
+    except (InvalidInput, Conflict, ConfigurationError) as error:
         context["errors"] = error_of(error, row.fields)
         return refused(request, "providers/create.html", context)
     messages.success(request, f"{provider.name} took the credential and is ready. Next: a route to it, or a key.")
@@ -253,11 +255,8 @@ def credential_create(request: HttpRequest, actor: Actor) -> HttpResponse:
             fields=_given_fields(request, row),
             **_credential_settings(values),
         )
-    except InvalidInput as error:
+    except (InvalidInput, Conflict, ConfigurationError) as error:
         context["errors"] = error_of(error, row.fields)
-        return refused(request, "providers/credential_create.html", context)
-    except ConfigurationError as error:
-        context["errors"] = {"": str(error)}
         return refused(request, "providers/credential_create.html", context)
     messages.success(request, f"{provider.name} took {credential.name}; it is sealed and in use.")
     return go(request, reverse("provider-detail", args=[provider.id]))

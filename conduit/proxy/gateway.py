@@ -16,8 +16,7 @@ from django.conf import settings
 from django.db import DatabaseError
 from redis.asyncio import Redis
 
-from conduit.core import keyring
-from conduit.core.clock import now
+from conduit.core import clock, keyring
 from conduit.core.ids import uuid7
 from conduit.proxy import errors, metrics, snapshot
 from conduit.proxy.call import Call, Headers
@@ -227,6 +226,6 @@ def _limit_headers(call: Call, what: bytes, meter: Meter) -> Headers:
     ]
     if call.path.dialect is Dialect.ANTHROPIC:
         own = b"anthropic-ratelimit-" + what
-        reset = (now() + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
+        reset = (clock.now() + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
         headers += [(own + b"-limit", limit), (own + b"-remaining", left), (own + b"-reset", reset)]
     return headers

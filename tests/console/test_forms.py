@@ -217,7 +217,9 @@ def test_a_route_is_created_changed_and_deleted_by_its_typed_name(world: World, 
         answer = owner.post(f"/routes/{route.id}", {**form, **wrong})
         assert (answer.status_code, list(answer.context["errors"])) == (422, [place])
     taken = owner.post("/routes/new", {**form, "name": "support-fast"})
-    assert list(taken.context["errors"]) == ["name"]
+    assert taken.status_code == 422
+    assert "There already is a route named support-fast." in taken.content.decode()
+    assert 'value="gpt-5-mini"' in taken.content.decode()
     assert owner.post(f"/routes/{route.id}/delete", {"confirm": "slow"}).status_code == 409
     assert owner.post(f"/routes/{route.id}/delete", {"confirm": "fast"}).status_code == 303
     assert not Route.objects.filter(name="fast").exists()

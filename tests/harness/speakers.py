@@ -166,6 +166,7 @@ def _anthropic_body(model: str, text: str, stream: bool, cap: int | None) -> dic
 
 
 def _anthropic_usage(usage: Any) -> tuple[int, int]:
+    usage = {"output_tokens": 0, **(usage or {})}
     parts = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
     return sum(usage.get(part) or 0 for part in parts), usage["output_tokens"]
 
@@ -188,7 +189,7 @@ def _anthropic_frame(seen: Streamed, frame: Any) -> None:
     elif kind == "content_block_delta":
         seen.text += frame["delta"].get("text", "")
     elif kind == "message_start":
-        seen.usage = _anthropic_usage(frame["message"]["usage"])
+        seen.usage = _anthropic_usage(frame["message"].get("usage"))
     elif kind == "message_delta":
         begun = seen.usage or (0, 0)
         last = _anthropic_usage({"input_tokens": 0, "output_tokens": 0, **frame.get("usage", {})})
