@@ -115,13 +115,19 @@ class RateLimits:
     async def admit(self, scopes: Sequence[RateScope], tokens: int) -> Taken | OverLimit:
         """Takes one request and `tokens` from every scope, or nothing at all."""
         taken = Taken()
-        for scope in scopes:
-            refused = await self._take(scope, tokens, taken)
-            if refused is not None:
+        refused: OverLimit | None = None
+        whole = False
+        try:
+            for scope in scopes:
+                refused = await self._take(scope, tokens, taken)
+                if refused is not None:
+                    return refused
+            whole = True
+        finally:  # refused, or cancelled because the client left
+            if not whole:
                 for meter, count in taken.meters + taken.tokens:
                     meter.left += count
                 self.release(taken, None)
-                return refused
         return taken
 
     async def _take(self, scope: RateScope, tokens: int, taken: Taken) -> OverLimit | None:

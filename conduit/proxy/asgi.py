@@ -75,14 +75,14 @@ class ProxyHandler:
 
     async def _serve(self, view: ProxyView, scope: Scope, send: Send, **facts: Any) -> None:
         client = scope.get("client")
-        response = await view.dispatch(
-            ASGIRequest(scope, BytesIO(facts["body"])), address=client[0] if client else "", **facts
-        )
         try:
+            response = await view.dispatch(
+                ASGIRequest(scope, BytesIO(facts["body"])), address=client[0] if client else "", **facts
+            )
             await _write(response.answer, send)
-        finally:
-            if response.call is not None:
-                self.gateway.rates.release(response.call)
+        finally:  # also when the client left before there was an answer
+            if view.call is not None:
+                self.gateway.rates.release(view.call)
 
 
 class _Watch:

@@ -26,16 +26,15 @@ _KEY_HEADERS = (b"x-api-key", b"api-key", b"x-goog-api-key")
 
 
 class ProxyResponse:
-    """The view's response: an Answer for the handler to write, and the call whose limits it then gives back.
+    """The view's response: an Answer for the handler to write.
 
     Not an HttpResponse: building one costs more than checking the key, and nothing here reads one.
     """
 
-    __slots__ = ("answer", "call")
+    __slots__ = ("answer",)
 
-    def __init__(self, answer: Answer, call: Call | None) -> None:
+    def __init__(self, answer: Answer) -> None:
         self.answer = answer
-        self.call = call
 
 
 class VirtualKeyAuthentication(BaseAuthentication):
@@ -79,12 +78,12 @@ class ProxyView(APIView):
     permission_classes: Any = [Serving]  # noqa: RUF012
     gateway: Gateway = cast(Gateway, None)
     path: Path = cast(Path, None)
+    call: Call | None = None  # once it is known whose request it is; its limits are to be given back
 
     async def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> ProxyResponse:  # type: ignore[override]
         """kwargs: `body` bytes, `headers` by lower-case name, `address`, `request_id`, `started` (perf_counter)."""
         self.request = request
         self.request_id: str = kwargs["request_id"]
-        self.call: Call | None = None
         try:
             self.check_permissions(self.request)
             authenticator: Any = self.get_authenticators()[0]
@@ -94,7 +93,7 @@ class ProxyView(APIView):
         except Exception as error:  # noqa: BLE001 (the pipeline's edge)
             answer = self.answer_exception(error)
         answer.headers += _ids(self.request_id)
-        return ProxyResponse(answer, self.call)
+        return ProxyResponse(answer)
 
     async def _act(self, call: Call) -> Answer:
         action = call.path.action

@@ -21,12 +21,8 @@ pytestmark = pytest.mark.browser
 
 RAW_KEY = re.compile(r"cdt_vk_[0-9A-Za-z]{48}")
 # An input of 8 and an output of 1 tokens at $10 and $20 per million: 8 x 10_000 + 1 x 20_000 nano-dollars.
-PRICE = "{'input': [[0, 10_000_000_000]], 'output': [[0, 20_000_000_000]]}"
 COST = "$0.000100000"
-SET_PRICE = (
-    "from usage.models import Price; from conduit.core.clock import now;"
-    f"Price.objects.create(model='sandbox-echo', effective_from=now(), rates={PRICE}, provider_id='%s')"
-)
+SET_PRICE = ("prices", "set", "sandbox-echo", "--rate", "input=10", "--rate", "output=20", "--provider", "acme")
 
 
 def call(conduit: RunningConduit, key: str, model: str) -> httpx.Response:

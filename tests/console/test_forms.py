@@ -193,6 +193,13 @@ def test_an_accepted_credential_is_saved_with_its_provider_and_never_shown(
     wrong = {"name": "third", "field-api_key": "wrong-canary-000000"}
     assert owner.post(f"/credentials/new?provider={provider.id}", wrong).status_code == 422
     assert sorted(provider.credentials.values_list("name", flat=True)) == ["main", "second"]
+    for path, form in (
+        ("/providers/new?kind=custom", new_provider(upstream, secret)),
+        (f"/credentials/new?provider={provider.id}", second),
+    ):
+        twice = owner.post(path, form)
+        assert twice.status_code == 422
+        assert "already" in twice.content.decode()
 
 
 def test_a_route_is_created_changed_and_deleted_by_its_typed_name(world: World, owner: Client) -> None:
