@@ -92,6 +92,11 @@ class UpstreamAnswer:
                 return
             yield piece
 
+    def arrived(self) -> bytes:
+        """What came and was not read yet, without waiting."""
+        content = self._response.content
+        return b"" if content.exception() else content.read_nowait()
+
     def finish(self) -> None:
         """The body was read whole: the connection may serve the next request."""
         self._response.release()

@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.harness.plugin import django_db_setup
 
 __all__ = ["database_url", "django_db_setup", "valkey_url"]  # a conftest's fixture goes before pytest-django's own
+
+# Times depend on the machine and its load: they are never what a property test is about.
+settings.register_profile("conduit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("conduit")
 
 
 @pytest.fixture(scope="session")

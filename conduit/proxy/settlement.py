@@ -17,7 +17,7 @@ from conduit.proxy import metrics
 from conduit.proxy.call import Call
 from conduit.proxy.dialects.prompt_tokens import prompt_tokens
 from conduit.proxy.errors import ApiError, from_upstream
-from providers.adapters.estimate import tokens_in
+from providers.adapters.estimate import BYTES_PER_TOKEN, tokens_in, tokens_in_bytes
 from providers.adapters.types import ChatRequest, Usage
 from providers.errors import UpstreamError
 from providers.routing import Candidate
@@ -102,9 +102,12 @@ class Attempt:
             usage.flags = ("usage_missing",)
         self._end(usage, answer_bytes, status=200, outcome="ok")
 
-    def cancel(self, usage: Usage | None, *, answer_bytes: int) -> None:
-        """The client left. What was streamed until then is billed."""
-        self._end(usage, answer_bytes, status=499, outcome="cancelled", partial=True)
+    def cancel(self, usage: Usage | None, *, answer_bytes: int, ended: bool = False) -> None:
+        """The client left. What was streamed until then is billed, and the token that was on its way meanwhile."""
+        if ended and usage is not None:
+            self._end(usage, answer_bytes, status=499, outcome="cancelled")
+        else:
+            self._end(usage, answer_bytes + BYTES_PER_TOKEN, status=499, outcome="cancelled", partial=True)
 
     def fail(
         self,
@@ -146,7 +149,7 @@ class Attempt:
             usage = self._mended(usage, answer_bytes)
             exactness = "estimated"
         elif partial and answer_bytes:
-            usage.output_tokens = max(usage.output_tokens, _tokens(answer_bytes))
+            usage.output_tokens = max(usage.output_tokens, tokens_in_bytes(answer_bytes))
             exactness = "estimated"
         self.cost = priced = cost(usage, self._price)
         self._gateway.journal.append(
@@ -191,7 +194,7 @@ class Attempt:
         call = self._call
         request = call.inbound.canonical() if call.inbound else None
         prompt = prompt_tokens(request) if isinstance(request, ChatRequest) else tokens_in(call.body)
-        return Usage(input_tokens=prompt, output_tokens=_tokens(answer_bytes), flags=("usage_missing",))
+        return Usage(input_tokens=prompt, output_tokens=tokens_in_bytes(answer_bytes), flags=("usage_missing",))
 
     def _count(self, usage: Usage, priced: Cost, status: int, outcome: str, *, final: bool) -> None:
         call, target = self._call, self._candidate.target
@@ -230,11 +233,6 @@ class Attempt:
 def untold(usage: Usage | None) -> bool:
     """Whether the provider's figures cannot be taken as they are: none, senseless ones, or no tokens at all."""
     return usage is None or bool(usage.flags) or not (usage.input_tokens or usage.output_tokens or usage.units)
-
-
-def _tokens(generated_bytes: int) -> int:
-    """At least one token for four bytes of generated text."""
-    return -(-generated_bytes // 4)
 
 
 def refuse(gateway: Gateway, call: Call, error: ApiError) -> None:

@@ -7,6 +7,7 @@ the attempt is settled before they are gone, and the upstream connection is clos
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from time import perf_counter
 
 from conduit.proxy.call import Call
@@ -167,8 +168,10 @@ async def pieces(
         attempt.fail(shown, error, usage=relay.usage, answer_bytes=generated(relay), final=True)
         yield _broken(call, relay, shown)
     finally:
-        if not whole:
-            upstream.close()
         if attempt.open:
             call.upstream += perf_counter() - began
-            attempt.cancel(relay.usage, answer_bytes=generated(relay))
+            with suppress(UpstreamError):
+                relay.feed(upstream.arrived())
+            attempt.cancel(relay.usage, answer_bytes=generated(relay), ended=relay.ended)
+        if not whole:
+            upstream.close()

@@ -8,6 +8,8 @@ token a character; and such encoders never join words over white space, so the n
 
 from __future__ import annotations
 
+BYTES_PER_TOKEN = 4
+
 
 def tokens_in(text: str | bytes) -> int:
     """Estimated tokens of generated or prompted text; 0 for empty text only."""
@@ -16,9 +18,9 @@ def tokens_in(text: str | bytes) -> int:
     if not text:
         return 0
     ascii_bytes = len(text) if text.isascii() else len(text.encode("ascii", "ignore"))
-    return max(-(-ascii_bytes // 4) + len(text) - ascii_bytes, len(text.split()), 1)
+    return max(-(-ascii_bytes // BYTES_PER_TOKEN) + len(text) - ascii_bytes, len(text.split()), 1)
 
 
 def tokens_in_bytes(count: int) -> int:
     """Estimate where only the number of UTF-8 bytes is known: four bytes a token, rounded up."""
-    return -(-count // 4)
+    return -(-count // BYTES_PER_TOKEN)

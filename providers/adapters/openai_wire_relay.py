@@ -64,7 +64,10 @@ class OpenAIRelay:
         if rest.strip() and not self.ended:
             if self._first and not rest.startswith(_STREAM_STARTS):
                 raise error_in(rest)
-            relayed = self._frame(rest)
+            try:
+                relayed = self._frame(rest)
+            except InvalidResponse:
+                raise UpstreamCut("The provider's stream ended inside an event.") from None
             if relayed:
                 relayed = relayed.rstrip(b"\r\n") + b"\n\n"
         if not self.ended:

@@ -166,7 +166,7 @@ def test_from_signing_in_to_a_revoked_key() -> None:
         expect(page.get_by_text("your request landed: 200")).to_be_visible(timeout=15_000)
 
         provider = add_provider(conduit, watched, upstream.url)
-        conduit.command("manage.py", "shell", "-c", SET_PRICE % provider)
+        conduit.command("-m", "conduit.cli", *SET_PRICE)
         create_route(conduit, watched)
         raw = create_key(conduit, watched)
 

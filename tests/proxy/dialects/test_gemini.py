@@ -465,10 +465,10 @@ def test_tokens_are_counted_for_bare_contents_and_whole_requests():
         return prompt_tokens(request)
 
     contents = [{"role": "user", "parts": [{"text": "Hello there"}]}]
-    # 4 that frame the turn and ceil(11 bytes / 4) = 3
-    assert count({"contents": contents}) == 7
+    # 3 that prime the answer, 4 that frame the turn and ceil(11 bytes / 4) = 3
+    assert count({"contents": contents}) == 10
     whole = {"contents": contents, "systemInstruction": {"parts": [{"text": "Be kind."}]}}
-    assert count({"generateContentRequest": {"model": "models/m", **whole}}) == 7 + 4 + 2
+    assert count({"generateContentRequest": {"model": "models/m", **whole}}) == 10 + 4 + 2
     assert GEMINI.render_count(7) == b'{"totalTokens":7}'
     with pytest.raises(ApiError):
         GEMINI.parse_count(b"{}", model="m")
