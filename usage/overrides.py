@@ -19,9 +19,8 @@ from conduit.core.money import NANOS_PER_DOLLAR, RATE_UNITS, MoneyError, format_
 from providers.models import Provider
 from providers.providers import find
 from usage.models import NIL, Price
-from usage.price_data import StoredRates
 from usage.pricing import OVERRIDE
-from usage.rates import SINGLE_UNITS, TOKEN_UNITS
+from usage.rates import SINGLE_UNITS, TOKEN_UNITS, StoredRates
 
 _FINEST = 15  # decimals of a dollar per single unit: a nano-dollar per million units
 _MOST = NANOS_PER_DOLLAR * RATE_UNITS * 1000  # $1,000 for one unit

@@ -12,9 +12,9 @@ from genai_prices.types import ConditionalPrice, ModelInfo, ModelPrice, StartDat
 
 from conduit.core.money import RATE_UNITS
 from providers.sandbox.prices import PRICES as SANDBOX
+from usage.rates import StoredRates
 
 ALWAYS = datetime(1970, 1, 1, tzinfo=UTC)
-StoredRates = dict[str, list[list[int]]]
 
 # Price key → our unit and how many dollars a million units cost at a price of one dollar. Keys not named here price
 # what Conduit does not meter (documents, messages, video).

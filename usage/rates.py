@@ -21,6 +21,7 @@ from usage.records import Line
 
 Steps = tuple[tuple[int, int], ...]
 Rates = Mapping[str, Steps]
+StoredRates = dict[str, list[list[int]]]  # the same in JSON
 
 TOKEN_UNITS = (
     "input",

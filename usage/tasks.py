@@ -12,7 +12,7 @@ from django.conf import settings
 
 from conduit.core import clock
 from conduit.core.models import IdempotentReply
-from usage import partitions, pricing, representations
+from usage import partitions, price_sync, representations
 from usage.verification import verify
 
 logger = logging.getLogger("conduit.usage")
@@ -30,7 +30,7 @@ def ensure_partitions() -> None:
 @shared_task(name="usage.tasks.sync_prices")  # type: ignore[untyped-decorator]  # Celery has no types
 def sync_prices() -> None:
     """Brings catalogue prices up to the installed price data. Safe to repeat."""
-    done = pricing.sync_prices()
+    done = price_sync.sync_prices()
     logger.info("prices: %d models, %d changed", done.models, len(done.changes))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.http import HttpRequest
 
 Snippet = dict[str, str]
+FIRST_MODEL = "sandbox-echo"
 
 
 def address(request: HttpRequest) -> str:

@@ -56,18 +56,6 @@ def _static_digest() -> str:
     return known.hexdigest()
 
 
-def first_run() -> list[str]:
-    """The lines to print: the console's address, and on the very first start what the console's first run returns."""
-    try:
-        bootstrap = importlib.import_module("conduit.console.first_run").bootstrap
-    except ModuleNotFoundError as error:
-        if error.name != "conduit.console.first_run":
-            raise
-        return []
-    lines: list[str] = bootstrap()
-    return lines
-
-
 def main() -> int:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "conduit.settings")
     try:
@@ -75,7 +63,7 @@ def main() -> int:
         django.setup()
         migrate()
         collect_static()
-        lines = first_run()
+        lines: list[str] = importlib.import_module("conduit.console.bootstrap").bootstrap()  # needs the apps
     except ConfigurationError as error:
         sys.stderr.write(f"conduit up: {error}\n")
         return 1
@@ -84,9 +72,7 @@ def main() -> int:
             f"conduit up: the database refuses: {str(error).strip().splitlines()[0]}. Check DATABASE_URL.\n"
         )
         return 1
-    host = "localhost" if settings.CONDUIT_HOST in ("0.0.0.0", "::") else settings.CONDUIT_HOST  # noqa: S104
-    address = f"console: http://{f'[{host}]' if ':' in host else host}:{settings.CONDUIT_PORT}"
-    sys.stdout.write(json.dumps([address, *(line for line in lines if not line.startswith("console:"))]) + "\n")
+    sys.stdout.write(json.dumps(lines) + "\n")
     return 0
 
 

@@ -7,16 +7,15 @@ import pytest
 from django.test import Client
 
 from conduit.access.models import Role, User
-from conduit.console.first_run import bootstrap
+from conduit.console.bootstrap import MODELS, bootstrap
 from conduit.core.models import AuditEntry
 from keys.budgets import current
 from keys.models import OwnerKind, VirtualKey
 from providers.models import Provider, Route
-from providers.sandbox.prices import PRICES
 from usage.models import Price
 
 LINES = [
-    r"console: http://127\.0\.0\.1:\d+/",
+    r"console: http://127\.0\.0\.1:\d+",
     r"administrator: admin@conduit\.local",
     r"password: [0-9A-Za-z]{20}",
     r"key: cdt_vk_[0-9A-Za-z]{48}",
@@ -41,7 +40,7 @@ def test_the_first_start_prints_the_lines_of_the_contract_and_they_work(sandbox_
     assert User.objects.get().role == Role.OWNER
     (budget,) = current(OwnerKind.KEY, VirtualKey.objects.get(name="first-key").id)
     assert (budget.limit_nanos, budget.window, budget.kind) == (1_000_000_000, "day", "hard")
-    assert set(Route.objects.values_list("name", flat=True)) == set(PRICES)
+    assert set(Route.objects.values_list("name", flat=True)) == set(MODELS)
     assert Price.objects.filter(model="sandbox-echo").exists()
     assert client.get("/first-run").status_code == 200
 
@@ -74,7 +73,7 @@ def test_a_start_that_is_cut_short_leaves_nothing(sandbox_on: None, monkeypatch:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("conduit.console.first_run.create_key", cut)
+        patched.setattr("conduit.console.bootstrap.create_key", cut)
         with pytest.raises(KeyboardInterrupt):
             bootstrap()
     assert not User.objects.exists()

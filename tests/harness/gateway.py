@@ -181,7 +181,7 @@ def running_gateway(
 
     from conduit.asgi import Application
     from providers.catalogue_sync import sync_models
-    from usage.pricing import sync_prices
+    from usage.price_sync import sync_prices
 
     with sandbox_process.running_sandbox(folder, faults) as sandbox:
         settings.CONDUIT_SANDBOX, settings.SANDBOX_URL = True, sandbox.url

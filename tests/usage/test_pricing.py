@@ -20,7 +20,8 @@ from usage import price_data
 from usage.models import NIL, Price
 from usage.overrides import outward, set_price
 from usage.price_data import Listed
-from usage.pricing import PriceBook, PriceRow, cost, load_book, sync_prices
+from usage.price_sync import sync_prices
+from usage.pricing import PriceBook, PriceRow, cost, load_book
 from usage.rates import compile_rates
 
 pytestmark = pytest.mark.django_db
