@@ -9,7 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from conduit.core.api import ResourceView, actor_of, described, page, parsed
-from providers import credentials, providers, routes
+from providers import catalogue_overrides, credentials, providers, routes
 from providers import representations as shapes
 from providers.adapters.registry import KINDS
 from providers.models import CatalogueModel, Credential, Provider, Route
@@ -207,3 +207,24 @@ class Models(ResourceView):
         if name := request.query_params.get("name"):
             rows = rows.filter(name__icontains=name)
         return page(request, rows, serialize=shapes.model_body, key=("vendor", "name"))
+
+
+class OneModel(ResourceView):
+    resource = "models"
+
+    @described("Read a model of the catalogue", response=shapes.ModelOutput)
+    def get(self, request: Request, id: str) -> Response:  # noqa: A002
+        return self.one(shapes.model_body(catalogue_overrides.find(id)))
+
+    @described(
+        "Change what is known of a model; a sync leaves it alone until `source` is catalogue again",
+        request=shapes.ModelChanges,
+        response=shapes.ModelOutput,
+    )
+    def patch(self, request: Request, id: str) -> Response:  # noqa: A002
+        changes = parsed(shapes.ModelChanges, request, partial=True)
+        with transaction.atomic():
+            row = catalogue_overrides.locked(catalogue_overrides.find(id))
+            self.check_match(shapes.model_body(row))
+            row = catalogue_overrides.update_model(row, actor=actor_of(request), changes=changes)
+        return self.one(shapes.model_body(row))

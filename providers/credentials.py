@@ -22,7 +22,7 @@ from conduit.access.permissions import demand
 from conduit.core import audit
 from conduit.core.actor import Actor
 from conduit.core.clock import now
-from conduit.core.errors import Conflict, InvalidInput, NotFound
+from conduit.core.errors import Conflict, InvalidInput, NameTaken, NotFound
 from conduit.core.fields import nearest, parse_text, parse_whole
 from conduit.core.secret import Secret
 from providers import vault
@@ -353,8 +353,8 @@ def locked_credential(credential: Credential) -> Credential:
     return row
 
 
-def _taken(credential: Credential) -> Conflict:
-    return Conflict(f"This provider already has a credential named {credential.name}.")
+def _taken(credential: Credential) -> NameTaken:
+    return NameTaken(f"This provider already has a credential named {credential.name}.")
 
 
 def _save(credential: Credential) -> None:

@@ -22,7 +22,7 @@ from django.db.models import ProtectedError
 from conduit.access.permissions import demand
 from conduit.core import audit
 from conduit.core.actor import Actor
-from conduit.core.errors import Conflict, InvalidInput, NotFound
+from conduit.core.errors import Conflict, InvalidInput, NameTaken, NotFound
 from conduit.core.fields import nearest, parse_choice, parse_text, parse_whole
 from providers import egress
 from providers.adapters.registry import KINDS, ProviderKind
@@ -205,7 +205,7 @@ def _save(provider: Provider) -> None:
         with transaction.atomic():
             provider.save()
     except IntegrityError:
-        raise Conflict(f"There already is a provider named {provider.name}.") from None
+        raise NameTaken(f"There already is a provider named {provider.name}.") from None
 
 
 def _apply(provider: Provider, row: ProviderKind, given: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from rest_framework import serializers
 from conduit.core.api import Choice, Flag, Parsed, RFC3339Field, Strict, Text, WholeNumber
 from conduit.core.clock import rfc3339
 from conduit.core.errors import InvalidInput
-from providers import credentials, routes
+from providers import catalogue_overrides, credentials, routes
 from providers.adapters.registry import KINDS, ProviderKind
 from providers.models import CatalogueModel, Credential, CredentialVersion, Provider, Route
 from providers.providers import MAX_LIMIT
@@ -96,6 +96,21 @@ class RouteInput(Strict):
     strict = Flag(required=False)
     timeout = WholeNumber(low=1, high=routes.MAX_SECONDS, required=False, allow_null=True)
     enabled = Flag(required=False)
+
+
+@extend_schema_field({"type": "object", "additionalProperties": {"type": "boolean"}})
+class Capabilities(Parsed):
+    def parse(self, value: object) -> dict[str, bool]:
+        return catalogue_overrides.parse_capabilities(value)
+
+
+class ModelChanges(Strict):
+    title = Text(longest=200, shortest=1)
+    context_window = WholeNumber(low=1, high=catalogue_overrides.MAX_TOKENS, required=False, allow_null=True)
+    max_output_tokens = WholeNumber(low=1, high=catalogue_overrides.MAX_TOKENS, required=False, allow_null=True)
+    capabilities = Capabilities(required=False)
+    deprecated = Flag(required=False)
+    source = Choice(choices=["catalogue", "override"], required=False)  # type: ignore[assignment]  # the column's name
 
 
 class Nothing(Strict):

@@ -17,7 +17,7 @@ from django.urls import reverse
 from conduit.access.pages import go, page
 from conduit.core import clock
 from conduit.core.actor import Actor
-from conduit.core.errors import Conflict, InvalidInput, NotFound
+from conduit.core.errors import Conflict, InvalidInput, NameTaken, NotFound
 from providers.models import Provider, Route, Target
 from providers.routes import add_route, delete_route, describe, update_route
 
@@ -81,7 +81,9 @@ def _typed(post: QueryDict) -> dict[str, str]:
 def _errors(error: InvalidInput | Conflict | None) -> dict[str, str]:
     if error is None:
         return {}
-    return {_place(error): error.detail} if isinstance(error, InvalidInput) else {"": str(error)}
+    if isinstance(error, InvalidInput):
+        return {_place(error): error.detail}
+    return {"name" if isinstance(error, NameTaken) else "": str(error)}
 
 
 def _place(error: InvalidInput) -> str:

@@ -19,7 +19,7 @@ from django.db import IntegrityError, transaction
 from conduit.access.permissions import demand
 from conduit.core import audit
 from conduit.core.actor import Actor
-from conduit.core.errors import Conflict, InvalidInput, NotFound
+from conduit.core.errors import Conflict, InvalidInput, NameTaken, NotFound
 from conduit.core.fields import nearest, parse_choice, parse_text, parse_whole
 from providers.models import Provider, Route, Target
 from providers.providers import field
@@ -232,7 +232,7 @@ def _save(route: Route) -> None:
         with transaction.atomic():
             route.save()
     except IntegrityError:
-        raise Conflict(f"There already is a route named {route.name}.") from None
+        raise NameTaken(f"There already is a route named {route.name}.") from None
 
 
 def _aim(route: Route, aims: Sequence[_Aim]) -> None:

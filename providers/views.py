@@ -16,7 +16,7 @@ from django.urls import reverse
 from conduit.access.pages import go, page
 from conduit.core import clock
 from conduit.core.actor import Actor
-from conduit.core.errors import ConduitError, ConfigurationError, Conflict, InvalidInput, NotFound
+from conduit.core.errors import ConduitError, ConfigurationError, Conflict, InvalidInput, NameTaken, NotFound
 from conduit.core.secret import Secret
 from providers import credentials
 from providers.adapters.registry import KINDS, FieldSpec, ProviderKind
@@ -41,7 +41,7 @@ def refused(request: HttpRequest, template: str, context: dict[str, Any]) -> Htt
 def error_of(error: ConduitError, fields: tuple[FieldSpec, ...]) -> dict[str, str]:
     """The refusal under the id of the field on the page; a provider's own words are quoted as such."""
     if not isinstance(error, InvalidInput):
-        return {"": str(error)}
+        return {"name" if isinstance(error, NameTaken) else "": str(error)}
     place = error.field
     if place == "secret":
         first = next((spec.name for spec in fields if spec.secret), "")

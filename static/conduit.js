@@ -21,11 +21,18 @@ const token = (name) => { // resolves light-dark() for the theme in force
   return getComputedStyle(probe).color;
 };
 const money = (v) => {
+  if (v > 0 && v < 0.0001) return "<$0.0001";
   const digits = Math.abs(v) >= 1 || v === 0 ? 2 : 4;
   return "$" + v.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
 };
 const compact = (v) => Intl.NumberFormat("en-US", { notation: "compact", maximumFractionDigits: 1 }).format(v);
-const axisMoney = (v) => (v >= 1000 ? "$" + compact(v) : "$" + v.toLocaleString("en-US", { maximumFractionDigits: 2 }));
+const axisMoney = (v, _index, ticks) => { // as many digits as the distance of two ticks needs
+  if (v >= 1000) return "$" + compact(v);
+  const step = ticks?.length > 1 ? Math.abs(ticks[1].value - ticks[0].value) : 1;
+  let digits = Number.isInteger(step) ? 0 : 2;
+  while (digits < 9 && Math.abs(step * 10 ** digits - Math.round(step * 10 ** digits)) > 1e-6) digits += 1;
+  return "$" + v.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+};
 const UNITS = {
   usd: [money, axisMoney], count: [(v) => v.toLocaleString("en-US"), compact],
   ms: [(v) => `${v.toLocaleString("en-US")} ms`, (v) => `${v} ms`], percent: [(v) => `${v} %`, (v) => `${v} %`],

@@ -78,6 +78,11 @@ def total(actor: Actor, since: datetime, **where: Any) -> Total:
     return _total(_hours(actor, since, where).aggregate(**_SUMS))
 
 
+def uncertain(actor: Actor, since: datetime) -> int:
+    """Attempts from the hour of `since` on whose answer was lost: their holds count as spent."""
+    return _hours(actor, since, {}).aggregate(number=Sum("uncertain"))["number"] or 0
+
+
 def totals_by(actor: Actor, dimension: str, since: datetime, **where: Any) -> dict[Any, Total]:
     """`total` for each value of a rollup dimension, such as `key_id` or `provider_id`."""
     rows = _hours(actor, since, where).order_by().values(dimension).annotate(**_SUMS)

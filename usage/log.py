@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from django.db.models import Count, DateTimeField, Func, OuterRef, Q, QuerySet, Subquery, Sum, Value
+from django.db.models import Count, DateTimeField, Exists, Func, OuterRef, Q, QuerySet, Subquery, Sum, Value
 from django.db.models.functions import Cast
 
 from conduit.access.permissions import scope
 from conduit.core.actor import Actor
 from keys.models import VirtualKey
 from providers.models import Provider
-from usage.models import UsageEvent
+from usage.models import Exactness, UsageEvent
 
 PAGE = 50
+WORST = (Exactness.UNCERTAIN, Exactness.ESTIMATED, Exactness.EXACT)
 MOST_FRESH = 99
 
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """`outcome`: "" for all, ok, error, refused or cancelled. `text` is looked for in model and route."""
+    """`outcome`: "" for all, ok, error, refused or cancelled. `text` is looked for in model and route.
+
+    `exactness`: "" for all; estimated and uncertain also find a request of which only an earlier attempt is.
+    """
 
     since: datetime
     key: UUID | None = None
@@ -30,6 +34,7 @@ class Filters:
     route: str = ""
     outcome: str = ""
     text: str = ""
+    exactness: str = ""
 
     def condition(self) -> Q:
         found = Q(time__gte=self.since)
@@ -47,17 +52,33 @@ class Filters:
             found &= Q(outcome="error", attempt__gt=0)
         elif self.outcome:
             found &= Q(outcome=self.outcome)
+        if self.exactness:
+            found &= self._exactness()
         return found
+
+    def _exactness(self) -> Q:
+        """What is least exact of a request's attempts decides, as in `Row.exactness`."""
+        earlier = UsageEvent.objects.filter(request_id=OuterRef("request_id"), key_id=OuterRef("key_id"), final=False)
+
+        def some(names: Sequence[str]) -> Q:
+            return Q(exactness__in=names) | Q(Exists(earlier.filter(exactness__in=names)), attempt__gt=1)
+
+        worse = WORST[: WORST.index(Exactness(self.exactness))]
+        return some([self.exactness]) & ~some(worse) if worse else some([self.exactness])
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One request: its final attempt (or refusal), with what earlier attempts cost added."""
+    """One request: its final attempt (or refusal), with what earlier attempts cost added.
+
+    `exactness` is that of the least exact attempt.
+    """
 
     event: UsageEvent
     key_name: str
     provider_name: str
     cost: int
+    exactness: str
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.event, name)
@@ -115,19 +136,36 @@ def _rows(events: Sequence[UsageEvent]) -> list[Row]:
     keys = dict(VirtualKey.objects.filter(id__in={e.key_id for e in events}).values_list("id", "name"))
     providers = dict(Provider.objects.filter(id__in={e.provider_id for e in events}).values_list("id", "name"))
     repeated = [e.request_id for e in events if e.attempt > 1]
-    before = UsageEvent.objects.filter(request_id__in=repeated, final=False) if repeated else None
-    spent = (
-        dict(before.order_by().values_list("request_id").annotate(cost=Sum("cost_nanos"))) if before is not None else {}
-    )
-    return [
-        Row(
-            event,
-            keys.get(event.key_id, "deleted key") if event.key_id else "",
-            providers.get(event.provider_id, "deleted provider") if event.provider_id else "",
-            event.cost_nanos + (spent.get(event.request_id, 0) if event.attempt > 1 else 0),
+    spent = _before(repeated) if repeated else {}
+    rows = []
+    for event in events:
+        cost, seen = spent.get(event.request_id, (0, set())) if event.attempt > 1 else (0, set())
+        rows.append(
+            Row(
+                event,
+                keys.get(event.key_id, "deleted key") if event.key_id else "",
+                providers.get(event.provider_id, "deleted provider") if event.provider_id else "",
+                event.cost_nanos + cost,
+                least_exact([event.exactness, *seen]),
+            )
         )
-        for event in events
-    ]
+    return rows
+
+
+def _before(request_ids: Sequence[str]) -> dict[str, tuple[int, set[str]]]:
+    """What the attempts before the final one cost, and how exact they are."""
+    found: dict[str, tuple[int, set[str]]] = {}
+    earlier = UsageEvent.objects.filter(request_id__in=request_ids, final=False).order_by()
+    for request_id, exactness, cost in earlier.values_list("request_id", "exactness").annotate(cost=Sum("cost_nanos")):
+        before, seen = found.get(request_id, (0, set()))
+        found[request_id] = (before + cost, seen | {exactness})
+    return found
+
+
+def least_exact(seen: Iterable[str]) -> str:
+    """Of several attempts: uncertain before estimated before exact."""
+    found = set(seen)
+    return next(name.value for name in WORST if name in found)
 
 
 def fresh(actor: Actor, filters: Filters, after: datetime) -> int:

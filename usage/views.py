@@ -23,6 +23,7 @@ from usage.models import Exactness, Price, UsageEvent
 from usage.traces import checks_of
 
 OUTCOMES = (("", "All"), ("ok", "Served"), ("error", "Errors"), ("refused", "Refused"), ("cancelled", "Client left"))
+EXACTNESS = (("", "Exact or not"), *((name.value, name.label) for name in Exactness))
 MOST_CHOICES = 200
 COLORS = {"Served": 6, "Error": 5, "Refused": 3}
 DIALECTS = {"openai": "OpenAI", "anthropic": "Anthropic", "gemini": "Gemini"}
@@ -70,7 +71,7 @@ def _query(request: HttpRequest, **changes: str) -> str:
 
 
 def _filters(request: HttpRequest, since: datetime) -> log.Filters:
-    outcome = request.GET.get("outcome", "")
+    outcome, exactness = request.GET.get("outcome", ""), request.GET.get("exactness", "")
     return log.Filters(
         since,
         key=_uuid(request.GET.get("key", "")),
@@ -78,6 +79,7 @@ def _filters(request: HttpRequest, since: datetime) -> log.Filters:
         route=request.GET.get("route", "")[:200],
         outcome=outcome if outcome in dict(OUTCOMES) else "",
         text=request.GET.get("q", "").strip()[:128],
+        exactness=exactness if exactness in Exactness.values else "",
     )
 
 
@@ -121,6 +123,8 @@ def request_list(request: HttpRequest, actor: Actor) -> HttpResponse:
         "key_id": request.GET.get("key", ""),
         "providers": Provider.objects.order_by("name").only("id", "name")[:MOST_CHOICES],
         "provider_id": request.GET.get("provider", ""),
+        "exactness": filters.exactness,
+        "exactness_choices": EXACTNESS,
         "histogram_total": number,
         "span_words": _span(starts[0], at, chosen),
         "bucket": chosen.bucket,
@@ -145,7 +149,7 @@ def _choices(request: HttpRequest, name: str, values: Any, current: str) -> list
 
 def _histogram(actor: Actor, filters: log.Filters, chosen: Range, starts: list[datetime]) -> dict[str, list[int]]:
     """Short ranges are counted from the events, long ones from the rollups: a page stays fast with millions of rows."""
-    if chosen.step is not None or filters.text:
+    if chosen.step is not None or filters.text or filters.exactness:
         return log.counted(actor, filters, starts)
     where: dict[str, Any] = {}
     if filters.key:
@@ -214,6 +218,7 @@ def request_detail(request: HttpRequest, actor: Actor, request_id: str) -> HttpR
     checks = checks_of(final)
     stopped = next((check for check in checks if check.result == "stop"), None)
     cost = sum(event.cost_nanos for event in events)
+    exactness = log.least_exact(event.exactness for event in events)
     context = {
         "crumbs": [{"title": "Requests", "url": reverse("requests")}, {"title": request_id}],
         "request_id": request_id,
@@ -229,7 +234,8 @@ def request_detail(request: HttpRequest, actor: Actor, request_id: str) -> HttpR
         "waterfall": [] if refused else _waterfall(events),
         "arithmetic": [_arithmetic(event) for event in events if event.arithmetic],
         "price": Price.objects.filter(id=final.price_id).first() if final.price_id else None,
-        "usage_words": USAGE_WORDS[Exactness(final.exactness)],
+        "exactness": exactness,
+        "usage_words": USAGE_WORDS[Exactness(exactness)],
         "speed": _speed(final),
         "checks": checks,
         "same_as": _same_as(request, request_id),

@@ -80,3 +80,13 @@ def main() -> None:
     except ConduitError as error:
         sys.stderr.write(f"conduit: {error}\n")
         sys.exit(2 if isinstance(error, InvalidInput) else 1)
+    except _database_errors() as error:
+        sys.stderr.write(f"conduit: the database: {str(error).strip().splitlines()[0]}; `conduit doctor` says more\n")
+        sys.exit(1)
+
+
+def _database_errors() -> tuple[type[Exception], ...]:
+    """What a database that is away or of another version raises; asked for only when something was raised."""
+    from django.db.utils import InterfaceError, OperationalError, ProgrammingError  # noqa: PLC0415
+
+    return (OperationalError, InterfaceError, ProgrammingError)

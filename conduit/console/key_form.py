@@ -176,6 +176,7 @@ def preview(form: KeyForm) -> dict[str, Any]:
     expires = form.body.get("expires_at")
     return {
         "budgets": amounts,
+        "unset": any(row["error"] for row in form.budgets),
         "models": ", ".join(form.body.get("models", [])),
         "endpoints": ", ".join(form.body.get("endpoints", [])),
         "addresses": ", ".join(form.body.get("ip_allowlist", [])),

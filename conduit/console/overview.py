@@ -25,6 +25,7 @@ from usage.models import NIL
 TOP = 5
 MOST_ITEMS = 8
 SOON = timedelta(days=14)
+LOST = timedelta(days=30)
 
 
 def _range(chosen: str, at: datetime) -> tuple[str, datetime, str]:
@@ -104,7 +105,24 @@ def _top_keys(actor: Actor, since: datetime, whole: figures.Total) -> list[dict[
 def attention(actor: Actor, at: datetime) -> list[dict[str, Any]]:
     """What somebody should look at: credentials that fail or end soon, limits that are nearly reached."""
     items = _credential_items(at) if may(actor, "credentials", write=False) else []
-    return [*items, *_budget_items(actor, at)][:MOST_ITEMS]
+    return [*items, *_uncertain_items(actor, at), *_budget_items(actor, at)][:MOST_ITEMS]
+
+
+def _uncertain_items(actor: Actor, at: datetime) -> list[dict[str, Any]]:
+    """Answers that were lost on their way: what they cost is a guess until somebody compares the provider's invoice."""
+    number = figures.uncertain(actor, at - LOST)
+    if not number:
+        return []
+    return [
+        {
+            "kind": "warn",
+            "icon": "alert-triangle",
+            "name": wording.plural(number, "uncertain attempt"),
+            "url": f"{reverse('requests')}?range=30d&exactness=uncertain",
+            "fact": "in 30 days",
+            "detail": "the answer was lost, so the whole hold counts as spent",
+        }
+    ]
 
 
 def _credential_items(at: datetime) -> list[dict[str, Any]]:

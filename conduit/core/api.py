@@ -40,6 +40,7 @@ from conduit.core.fields import (
     nearest,
 )
 from conduit.core.ids import request_id
+from conduit.core.operations import Operations
 from conduit.core.paging import page
 from conduit.core.problems import PreconditionFailed, problem, problem_handler
 from conduit.core.strict_json import StrictJSONParser
@@ -80,6 +81,7 @@ class ResourceView(APIView):
     reads: ClassVar[frozenset[str]] = frozenset()
     query: ClassVar[frozenset[str]] = frozenset()
     content_negotiation_class = OneRenderer
+    schema = Operations()
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         audit.request_id.set(request_id(request.headers.get("x-request-id")))

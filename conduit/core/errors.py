@@ -31,6 +31,10 @@ class Conflict(ConduitError):
     """The object's present state forbids the step; the message names the state."""
 
 
+class NameTaken(Conflict):
+    """Another object has this name already; a form shows it at its field `name`."""
+
+
 class NotFound(ConduitError):
     """No such object for this caller."""
 

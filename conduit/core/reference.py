@@ -19,6 +19,7 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
+from conduit.core import proxy_reference
 from conduit.core.api import OneRenderer
 from conduit.core.errors import NotFound
 
@@ -31,18 +32,7 @@ def document() -> dict[str, Any]:
     generator = SchemaGenerator()  # type: ignore[no-untyped-call]  # the library is not typed
     with GENERATOR_STATS.silence():
         made: dict[str, Any] = generator.get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
-    for path, methods in made["paths"].items():
-        if "get" in methods:
-            methods["get"]["operationId"] = _get_id(path, methods["get"])
-    return made
-
-
-def _get_id(path: str, operation: dict[str, Any]) -> str:
-    """`keys_list` and `keys_retrieve`: the library takes a list for one object, because a page is an object."""
-    words = [part for part in path.removeprefix("/api/v1/").strip("/").split("/") if not part.startswith("{")]
-    answer = operation["responses"].get("200", {}).get("content", {}).get("application/json", {}).get("schema", {})
-    verb = "list" if answer.get("$ref", "").endswith("Page") else "retrieve"
-    return "_".join([*words, verb]).replace("-", "_")
+    return proxy_reference.add(made)
 
 
 @cache
@@ -65,7 +55,7 @@ def groups() -> list[dict[str, Any]]:
     """Operations by resource: [{"name", "operations": [{"method", "path", "summary", "fields", "parameters", …}]}]."""
     found: dict[str, list[dict[str, Any]]] = {}
     for path, methods in document()["paths"].items():
-        name = path.removeprefix("/api/v1/").split("/")[0] or path
+        name = path.removeprefix("/api/v1/").split("/")[0] or proxy_reference.TAG
         for method in METHODS:
             if method in methods:
                 found.setdefault(name, []).append(_operation(method, path, methods[method]))

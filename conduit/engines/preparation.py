@@ -37,6 +37,11 @@ def migrate() -> None:
             cursor.execute("SELECT pg_advisory_unlock(hashtext('conduit migrations'))")
 
 
+def check_keys() -> None:
+    """Says once, before any web process starts, which key-encryption key is missing or wrong."""
+    importlib.import_module("conduit.core.keyring").check_database()  # has models: not before django.setup()
+
+
 def collect_static() -> None:
     """Fills STATIC_ROOT when a source file changed since the last time."""
     stamp = Path(settings.CONDUIT_HOME) / "run" / "static.stamp"
@@ -62,6 +67,7 @@ def main() -> int:
         configure()
         django.setup()
         migrate()
+        check_keys()
         collect_static()
         lines: list[str] = importlib.import_module("conduit.console.bootstrap").bootstrap()  # needs the apps
     except ConfigurationError as error:

@@ -1,6 +1,6 @@
 """The lean handler: bytes in with a limit, the DRF view, bytes out; and the probes.
 
-It watches for the client's leaving (only once a request takes longer than WATCH_AFTER, because most do not) and then
+It watches for the client's leaving (only once a request takes longer than LOOK_EVERY, because most do not) and then
 cancels the work, which closes the upstream connection and settles what was streamed.
 """
 
@@ -10,16 +10,15 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import aclosing, suppress
-from io import BytesIO
 from typing import Any
 
 import orjson
 from django.conf import settings
-from django.core.handlers.asgi import ASGIRequest
 
 from conduit.core.ids import request_id as make_request_id
+from conduit.engines.whole_answers import EXTENSION
 from conduit.proxy import errors, metrics, paths
-from conduit.proxy.call import JSON, Answer
+from conduit.proxy.call import JSON, Answer, Incoming
 from conduit.proxy.errors import ApiError
 from conduit.proxy.gateway import Gateway
 from conduit.proxy.paths import Path
@@ -29,7 +28,7 @@ from providers.adapters.types import Endpoint
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-WATCH_AFTER = 0.1
+LOOK_EVERY = 0.05
 PROBES = ("/livez", "/readyz", "/startupz", "/metrics")
 
 
@@ -40,6 +39,7 @@ class ClientGone(Exception):
 class ProxyHandler:
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
+        self._watches = _Watches()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
@@ -57,45 +57,73 @@ class ProxyHandler:
             answer = failure(known, error, request_id)
             text = request_id.encode()
             answer.headers += [(b"x-request-id", text), (b"request-id", text), (b"connection", b"close")]
-            await _write(answer, send)
+            await _write(answer, scope, send)
             return
         except ClientGone:
             return
+        client = scope.get("client")
+        incoming = Incoming(
+            request_id=request_id, body=body, headers=headers, address=client[0] if client else "", started=started
+        )
         self.gateway.tally.in_flight += 1
-        watch = _Watch(receive)
+        watch = self._watches.add(receive, started)
+        view = ProxyView(gateway=self.gateway, path=path)
         try:
-            view = ProxyView(gateway=self.gateway, path=path)
-            await self._serve(view, scope, send, headers=headers, request_id=request_id, body=body, started=started)
+            await _write(await view.dispatch(incoming), scope, send)
         except asyncio.CancelledError:
             if not watch.fired:
                 raise
-        finally:
-            watch.stop()
-            self.gateway.tally.in_flight -= 1
-
-    async def _serve(self, view: ProxyView, scope: Scope, send: Send, **facts: Any) -> None:
-        client = scope.get("client")
-        try:
-            response = await view.dispatch(
-                ASGIRequest(scope, BytesIO(facts["body"])), address=client[0] if client else "", **facts
-            )
-            await _write(response.answer, send)
         finally:  # also when the client left before there was an answer
+            watch.stop()
+            self._watches.discard(watch)
+            self.gateway.tally.in_flight -= 1
             if view.call is not None:
                 self.gateway.rates.release(view.call)
+
+
+class _Watches:
+    """Requests too young to be watched. One timer for all of them, and only while there are any."""
+
+    def __init__(self) -> None:
+        self._young: dict[_Watch, None] = {}
+        self._armed = False
+
+    def add(self, receive: Receive, started: float) -> _Watch:
+        """`started`: time.perf_counter() at the first byte."""
+        watch = _Watch(receive, started)
+        self._young[watch] = None
+        if not self._armed:
+            self._arm()
+        return watch
+
+    def discard(self, watch: _Watch) -> None:
+        self._young.pop(watch, None)
+
+    def _arm(self) -> None:
+        self._armed = True
+        asyncio.get_running_loop().call_later(LOOK_EVERY, self._look)
+
+    def _look(self) -> None:
+        self._armed = False
+        latest = time.perf_counter() - LOOK_EVERY / 2
+        for watch in [watch for watch in self._young if watch.started < latest]:
+            del self._young[watch]
+            watch.begin()
+        if self._young:
+            self._arm()
 
 
 class _Watch:
     """Cancels the current task when the client goes away."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, started: float) -> None:
+        self.started = started
         self._receive = receive
         self._task = asyncio.current_task()
-        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER, self._begin)
         self._watcher: asyncio.Task[None] | None = None
         self.fired = False
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
         self._watcher = asyncio.get_running_loop().create_task(self._wait())
 
     async def _wait(self) -> None:
@@ -106,7 +134,6 @@ class _Watch:
             self._task.cancel()
 
     def stop(self) -> None:
-        self._timer.cancel()
         if self._watcher is not None and not self.fired:
             self._watcher.cancel()
 
@@ -136,8 +163,11 @@ async def read_body(headers: dict[bytes, bytes], receive: Receive, limit: int) -
     return b"".join(parts)
 
 
-async def _write(answer: Answer, send: Send) -> None:
+async def _write(answer: Answer, scope: Scope, send: Send) -> None:
     if isinstance(answer.body, bytes):
+        extension = scope.get("extensions", {}).get(EXTENSION)
+        if extension is not None and extension["write"](answer.status, answer.headers, answer.body):
+            return
         answer.headers.append((b"content-length", str(len(answer.body)).encode()))
         await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
         await send({"type": "http.response.body", "body": answer.body})
@@ -160,15 +190,15 @@ class Probes:
         if path == "/metrics":
             client = scope.get("client")
             if client and client[0] not in ("127.0.0.1", "::1") and not self._may_scrape(scope):
-                await _write(Answer(404, [JSON], b"{}"), send)
+                await _write(Answer(404, [JSON], b"{}"), scope, send)
                 return
             kind = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
             self.gateway.tally.flush()
-            await _write(Answer(200, [kind], metrics.exposition()), send)
+            await _write(Answer(200, [kind], metrics.exposition()), scope, send)
             return
         healthy = path == "/livez" or self._healthy()
         body = orjson.dumps({"status": "ok" if healthy else "unavailable"})
-        await _write(Answer(200 if healthy else 503, [JSON], body), send)
+        await _write(Answer(200 if healthy else 503, [JSON], body), scope, send)
 
     def _healthy(self) -> bool:
         with suppress(ApiError):

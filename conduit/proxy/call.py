@@ -16,16 +16,21 @@ from keys.limits import Taken
 Headers = list[tuple[bytes, bytes]]
 
 
-class Call(msgspec.Struct, kw_only=True):
-    """Times: `started` is time.perf_counter() at the first byte, `upstream` seconds spent waiting for providers."""
+class Incoming(msgspec.Struct, kw_only=True):
+    """A request as it came. `headers` by lower-case name, `started` is time.perf_counter() at the first byte."""
 
-    path: Path
-    dialect: DialectModule
     request_id: str
     body: bytes
     headers: Mapping[bytes, bytes]
     address: str
     started: float
+
+
+class Call(Incoming, kw_only=True):
+    """`upstream` is the seconds spent waiting for providers."""
+
+    path: Path
+    dialect: DialectModule
     key: KeyEntry
     inbound: Inbound | None = None
     budgets: tuple[BudgetEntry, ...] = ()

@@ -14,7 +14,7 @@ from rest_framework.permissions import BasePermission
 from rest_framework.views import APIView
 
 from conduit.proxy import errors, holder, pipeline, settlement
-from conduit.proxy.call import JSON, Answer, Call, Headers
+from conduit.proxy.call import JSON, Answer, Call, Headers, Incoming
 from conduit.proxy.dialects.registry import DIALECTS
 from conduit.proxy.errors import ApiError
 from conduit.proxy.gateway import Gateway
@@ -23,18 +23,6 @@ from keys.entries import KeyEntry
 
 log = structlog.get_logger("conduit.proxy")
 _KEY_HEADERS = (b"x-api-key", b"api-key", b"x-goog-api-key")
-
-
-class ProxyResponse:
-    """The view's response: an Answer for the handler to write.
-
-    Not an HttpResponse: building one costs more than checking the key, and nothing here reads one.
-    """
-
-    __slots__ = ("answer",)
-
-    def __init__(self, answer: Answer) -> None:
-        self.answer = answer
 
 
 class VirtualKeyAuthentication(BaseAuthentication):
@@ -72,7 +60,11 @@ class Serving(BasePermission):
 
 
 class ProxyView(APIView):
-    """`gateway` and `path` are given by the handler; `dispatch` takes the request's other facts."""
+    """`gateway` and `path` are given by the handler.
+
+    `dispatch` takes an Incoming and returns an Answer, not Django's request and response: building those costs more
+    than checking the key, and nothing here reads them.
+    """
 
     authentication_classes: Any = [VirtualKeyAuthentication]  # noqa: RUF012 (DRF's own shape)
     permission_classes: Any = [Serving]  # noqa: RUF012
@@ -80,20 +72,27 @@ class ProxyView(APIView):
     path: Path = cast(Path, None)
     call: Call | None = None  # once it is known whose request it is; its limits are to be given back
 
-    async def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> ProxyResponse:  # type: ignore[override]
-        """kwargs: `body` bytes, `headers` by lower-case name, `address`, `request_id`, `started` (perf_counter)."""
-        self.request = request
-        self.request_id: str = kwargs["request_id"]
+    async def dispatch(self, request: Incoming) -> Answer:  # type: ignore[override]
+        self.incoming = request
         try:
-            self.check_permissions(self.request)
+            self.check_permissions(cast(Any, request))
             authenticator: Any = self.get_authenticators()[0]
-            key = await authenticator.authenticate(self.gateway, kwargs["headers"])
-            self.call = Call(path=self.path, dialect=DIALECTS[self.path.dialect], key=key, **kwargs)
+            key = await authenticator.authenticate(self.gateway, request.headers)
+            self.call = Call(
+                path=self.path,
+                dialect=DIALECTS[self.path.dialect],
+                key=key,
+                request_id=request.request_id,
+                body=request.body,
+                headers=request.headers,
+                address=request.address,
+                started=request.started,
+            )
             answer = await self._act(self.call)
         except Exception as error:  # noqa: BLE001 (the pipeline's edge)
             answer = self.answer_exception(error)
-        answer.headers += _ids(self.request_id)
-        return ProxyResponse(answer)
+        answer.headers += _ids(request.request_id)
+        return answer
 
     async def _act(self, call: Call) -> Answer:
         action = call.path.action
@@ -109,12 +108,12 @@ class ProxyView(APIView):
     def answer_exception(self, error: Exception) -> Answer:
         """Errors of ours in the dialect's shape; anything else is counted, logged and answered as 500."""
         if not isinstance(error, ApiError):
-            log.error("request_failed", request_id=self.request_id, exc_info=error)
-            error = errors.internal(self.request_id)
+            log.error("request_failed", request_id=self.incoming.request_id, exc_info=error)
+            error = errors.internal(self.incoming.request_id)
         call = self.call
         if call is not None and not call.ended:
             settlement.refuse(self.gateway, call, error)
-        return failure(self.path, error, self.request_id, extra=call.limit_headers if call else [])
+        return failure(self.path, error, self.incoming.request_id, extra=call.limit_headers if call else [])
 
 
 def failure(path: Path, error: ApiError, request_id: str, extra: Headers | None = None) -> Answer:

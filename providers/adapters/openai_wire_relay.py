@@ -16,7 +16,7 @@ from providers.adapters.openai_wire_answer import ABSENT, FAULTS, usage_or_none
 from providers.adapters.openai_wire_stream import DONE, STREAM_LIMIT
 from providers.adapters.sse import FrameSplitter, SSEReader
 from providers.adapters.types import Usage
-from providers.errors import InvalidResponse, UpstreamCut
+from providers.errors import InvalidResponse, UpstreamCut, UpstreamError
 
 _CONTENT = b'"content":"'
 _TEXTS = re.compile(
@@ -40,7 +40,7 @@ _noted = msgspec.json.Decoder(_Noted)
 class OpenAIRelay:
     """`keep_usage` is False when the client did not ask for usage: the frame that holds nothing else is left out."""
 
-    __slots__ = ("_first", "_keep_usage", "_splitter", "ended", "frames", "text_bytes", "usage")
+    __slots__ = ("_error", "_first", "_keep_usage", "_splitter", "ended", "frames", "text_bytes", "usage")
 
     def __init__(self, *, keep_usage: bool) -> None:
         self.usage: Usage | None = None
@@ -50,15 +50,29 @@ class OpenAIRelay:
         self._keep_usage = keep_usage
         self._splitter = FrameSplitter(STREAM_LIMIT)
         self._first = True
+        self._error: UpstreamError | None = None
 
     def feed(self, data: bytes) -> bytes:
+        """An error behind good frames of the same piece is raised by the next call: those frames still count."""
+        if self._error is not None:
+            raise self._error
         frames = self._splitter.feed(data)
         if len(frames) == 1:
             return self._frame(frames[0])
-        return b"".join([self._frame(frame) for frame in frames])
+        out: list[bytes] = []
+        try:
+            for frame in frames:
+                out.append(self._frame(frame))
+        except UpstreamError as error:
+            if not any(out):
+                raise
+            self._error = error
+        return b"".join(out)
 
     def close(self) -> bytes:
         """A last frame without its blank line is completed, so that the client's parser sees it too."""
+        if self._error is not None:
+            raise self._error
         rest = self._splitter.close()
         relayed = b""
         if rest.strip() and not self.ended:

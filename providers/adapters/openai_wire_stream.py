@@ -43,7 +43,7 @@ from providers.adapters.types import (
     Usage,
     UsageSeen,
 )
-from providers.errors import InvalidResponse, UpstreamCut
+from providers.errors import InvalidResponse, UpstreamCut, UpstreamError
 
 DONE = b"[DONE]"
 STREAM_LIMIT = 8 * 1024 * 1024  # bytes of one event: audio and images come whole
@@ -52,22 +52,33 @@ _chunk = msgspec.json.Decoder(WireChat)
 
 class OpenAIStream:
     """Raises UpstreamRefusal for an error in the stream, InvalidResponse for what is no chunk, UpstreamCut on close
-    when `[DONE]` never came."""
+    when `[DONE]` never came. An error behind good events of the same piece is raised by the next call: how the bytes
+    were cut changes nothing."""
 
     def __init__(self) -> None:
         self._reader = SSEReader(STREAM_LIMIT)
         self._started = False
         self._ended = False
         self._usage: Usage | None = None
+        self._error: UpstreamError | None = None
         self._calls: dict[tuple[int, int], str] = {}  # (choice, index) of an open tool call -> its id
 
     def feed(self, data: bytes) -> list[StreamEvent]:
+        if self._error is not None:
+            raise self._error
         events: list[StreamEvent] = []
-        for event in self._reader.feed(data):
-            self._event(event, events)
+        try:
+            for event in self._reader.feed(data):
+                self._event(event, events)
+        except UpstreamError as error:
+            if not events:
+                raise
+            self._error = error
         return events
 
     def close(self) -> list[StreamEvent]:
+        if self._error is not None:
+            raise self._error
         events: list[StreamEvent] = []
         for event in self._reader.close():
             self._event(event, events)

@@ -1,7 +1,7 @@
 """`python -m providers.sandbox --port N [--host 127.0.0.1] --invoice PATH`.
 
-Prints one line, `sandbox: URL`, when it listens (`--port 0` takes a free port). Exit codes: 0 after SIGTERM or SIGINT,
-1 when it cannot listen, 2 for wrong use.
+Prints one line, `sandbox: URL`, when it chose its port itself (`--port 0`). Exit codes: 0 after SIGTERM
+or SIGINT, 1 when it cannot listen, 2 for wrong use.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ async def serve(host: str, port: int, invoice: Invoice, faults: Faults) -> None:
     sandbox = Sandbox(invoice, faults, run=f"{time.time_ns() // 1000:x}")
     server = await loop.create_server(lambda: Connection(sandbox.answer), host, port, backlog=1024)
     address = server.sockets[0].getsockname()
-    sys.stdout.write(f"sandbox: http://{host}:{address[1]}\n")
-    sys.stdout.flush()
+    if not port:
+        sys.stdout.write(f"sandbox: http://{host}:{address[1]}\n")
+        sys.stdout.flush()
     await stopped.wait()
     server.close()
 

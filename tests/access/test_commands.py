@@ -6,10 +6,17 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+from conduit.cli.main import app
 from conduit.core import raw_keys
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def conduit(url: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -72,3 +79,42 @@ def test_failures_have_the_exit_codes_of_the_contract_and_one_line(
     assert done.returncode == code, done.stderr
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
+
+
+def test_every_command_also_works_through_manage_py(own_database: str) -> None:
+    def manage(*words: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "DATABASE_URL": own_database}
+        command = [sys.executable, str(ROOT / "manage.py"), *words]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+    made = manage("teams", "create", "--name", "search", "--json")
+    assert (made.returncode, json.loads(made.stdout)["name"]) == (0, "search"), made.stderr
+    assert "search" in conduit(own_database, "teams", "list").stdout
+    assert manage("keys", "revoke", "nobody").returncode == 1
+    assert manage("keys", "create").returncode == 2
+    assert manage("migrate", "--check").returncode == 0  # Django's own commands stay
+
+
+def test_a_database_that_is_away_is_one_line_and_exit_code_1() -> None:
+    done = conduit("postgres://nobody@127.0.0.1:1/nothing", "teams", "list")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1].startswith("conduit: the database: ")
+    assert "Traceback" not in done.stderr
+
+
+def _leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    names = command.list_commands(None) if hasattr(command, "list_commands") else []
+    if not names:
+        yield path, command
+    for name in names:
+        yield from _leaves(command.get_command(None, name), (*path, name))
+
+
+def test_every_command_but_up_takes_json_and_no_option_takes_a_secret() -> None:
+    leaves = dict(_leaves(typer.main.get_command(app)))
+    assert len(leaves) > 20
+    for path, command in leaves.items():
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert ("--json" in options) == (path != ("up",)), path
+        taking = {o for p in command.params if not getattr(p, "is_flag", False) for o in p.opts}
+        assert not {"--secret", "--password", "--api-key", "--key", "--token"} & taking, path

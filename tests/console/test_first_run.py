@@ -85,3 +85,12 @@ def test_the_guide_leads_through_an_empty_installation_step_by_step(db: None, ow
     steps = owner.get("/first-run").context["steps"]
     assert [step["done"] for step in steps] == [False] * 4
     assert owner.get("/first-run").context["next"]["title"] == "Provider"
+
+
+def test_with_the_sandbox_the_guide_shows_the_call_at_once(sandbox_on: None, client: Client) -> None:
+    bootstrap()
+    client.force_login(User.objects.get())
+    context = client.get("/first-run").context
+    assert [step["title"] for step in context["steps"] if step["current"]] == ["Call"]
+    assert [step["done"] for step in context["steps"]] == [True, False, True, False]
+    assert any("curl" in tab["text"] for tab in context["snippets"])

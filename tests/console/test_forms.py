@@ -230,3 +230,37 @@ def test_a_route_is_created_changed_and_deleted_by_its_typed_name(world: World, 
     assert owner.post(f"/routes/{route.id}/delete", {"confirm": "slow"}).status_code == 409
     assert owner.post(f"/routes/{route.id}/delete", {"confirm": "fast"}).status_code == 303
     assert not Route.objects.filter(name="fast").exists()
+
+
+def test_a_name_that_is_taken_or_too_long_is_named_at_its_field(
+    world: World, owner: Client, upstream: RunningSandbox, settings: Any
+) -> None:
+    settings.CONDUIT_EGRESS_ALLOW = ["127.0.0.1"]
+    taken = {"name": "openai-main", "base_url": f"{upstream.url}/v1", "credential": "main"}
+    secret = {"field-api_key": "sk-sandbox-0123456789abcdef"}
+    target = {"target_provider": str(world.provider.id), "target_model": "gpt-4o", "target_weight": "100"}
+    target |= {"target_priority": "0", "strategy": "priority", "enabled": "on"}
+    for path, form in [
+        ("/providers/new?kind=custom", taken | secret),
+        ("/providers/new?kind=custom", taken | secret | {"name": "n" * 121}),
+        (
+            f"/credentials/new?provider={world.provider.id}",
+            {"name": "n" * 121, "weight": "100", "account": ""} | secret,
+        ),
+        ("/routes/new", target | {"name": "support-fast"}),
+        ("/routes/new", target | {"name": "n" * 201}),
+        ("/keys/new", NEW_KEY | {"name": "n" * 121}),
+    ]:
+        answer = owner.post(path, form)
+        assert (answer.status_code, list(answer.context["errors"])) == (422, ["name"]), path
+        assert f'value="{form["name"]}"' in answer.content.decode(), path  # what was typed stays, all of it
+        fields = [a for tag, a in Markup(answer.content.decode()).tags if tag == "input" and a.get("name") == "name"]
+        assert "maxlength" not in fields[0], path
+    assert (Provider.objects.count(), Route.objects.count(), Credential.objects.count()) == (1, 1, 1)
+
+
+def test_the_preview_never_calls_a_wrong_limit_no_limit(world: World, owner: Client) -> None:
+    typed = NEW_KEY | {"budget_limit": ["1e400", ""]}
+    words = " ".join("".join(Markup(owner.post("/keys/new/preview", typed).content.decode()).text).split())
+    assert "may spend an amount still to be set" in words
+    assert "without a limit" not in words

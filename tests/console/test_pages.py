@@ -13,10 +13,10 @@ from conduit.core import wording
 from conduit.core.actor import SYSTEM
 from keys.issuing import create_key
 from keys.models import VirtualKey
-from providers.models import Provider, Route
+from providers.models import CredentialVersion, Provider, Route
 from tests.console.conftest import SECRET, World, attempt
 from tests.console.pages import Markup, pages
-from tests.usage.events import refused
+from tests.usage.events import now_us, refused
 from usage import ledger
 from usage.models import UsageEvent
 
@@ -187,7 +187,9 @@ def test_a_request_id_in_the_filter_leads_to_the_request(world: World, owner: Cl
 def test_new_requests_are_counted_and_the_list_holds_still(world: World, owner: Client) -> None:
     query = owner.get("/requests?range=24h").context["fresh_query"]
     assert "Nothing new" in owner.get(f"/requests/fresh?{query}").content.decode()
-    ledger.apply([attempt(world.alice_key, world.provider, world.credential) for _ in range(3)])
+    # One of the world's events ends 0.6 s ahead of the clock: these come after it.
+    later = now_us() + 1_000_000
+    ledger.apply([attempt(world.alice_key, world.provider, world.credential, time_us=later) for _ in range(3)])
     assert "3 new, show" in owner.get(f"/requests/fresh?{query}").content.decode()
 
 
@@ -213,3 +215,63 @@ def test_the_theme_is_written_by_the_server(world: World, owner: Client) -> None
     assert '<html lang="en" data-bs-theme="dark">' in owner.get("/").content.decode()
     owner.cookies["theme"] = '"><script>'
     assert "data-bs-theme" not in owner.get("/").content.decode()
+
+
+def test_the_log_finds_requests_by_how_exact_they_are_and_marks_them(world: World, owner: Client) -> None:
+    lost = attempt(world.alice_key, world.provider, world.credential, exactness="uncertain", cost_nanos=900_000)
+    guessed = attempt(world.alice_key, world.provider, world.credential, exactness="estimated")
+    # The first attempt was lost, the second one served: the request's sum is uncertain all the same.
+    first = attempt(
+        world.bob_key, world.provider, world.credential, final=False, exactness="uncertain", outcome="error", status=502
+    )
+    second = attempt(
+        world.bob_key,
+        world.provider,
+        world.credential,
+        request_id=first.request_id,
+        attempt=2,
+        time_us=first.time_us + 9,
+    )
+    ledger.apply([lost, guessed, first, second])
+    every = {row.request_id for row in owner.get("/requests").context["rows"]}
+
+    def found(exactness: str, span: str = "1h") -> set[str]:
+        context = owner.get(f"/requests?range={span}&exactness={exactness}").context
+        assert context["histogram_total"] == len(context["rows"])
+        assert {row.exactness for row in context["rows"]} == {exactness}
+        return {row.request_id for row in context["rows"]}
+
+    for span in ("1h", "30d"):
+        assert found("uncertain", span) == {lost.request_id, first.request_id}
+        assert found("estimated", span) == {guessed.request_id}
+        assert found("exact", span) == every - {lost.request_id, first.request_id, guessed.request_id}
+    assert {row.request_id for row in owner.get("/requests?exactness=nonsense").context["rows"]} == every
+
+    listed = Markup(owner.get("/requests?exactness=uncertain").content.decode())
+    assert [text.strip() for text in listed.text].count("uncertain") == 2
+    for event, words in ((second, "usage uncertain"), (lost, "usage uncertain"), (guessed, "usage estimated")):
+        page = owner.get(f"/requests/{event.request_id}").content.decode()
+        assert words in page
+    assert "usage uncertain" not in owner.get(f"/requests/{world.events[0].request_id}").content.decode()
+
+
+def test_lost_answers_wait_on_the_overview_and_lead_to_their_requests(
+    world: World, owner: Client, signed_in: Callable[..., Client]
+) -> None:
+    def waiting(client: Client) -> list[str]:
+        return [item["url"] for item in client.get("/").context["attention"] if "uncertain" in item["name"]]
+
+    assert waiting(owner) == []
+    ledger.apply([attempt(world.alice_key, world.provider, world.credential, exactness="uncertain")])
+    (url,) = waiting(owner)
+    assert len(owner.get(url).context["rows"]) == 1
+    assert waiting(signed_in(Role.ANALYST, world.search)) == []
+
+
+def test_a_credential_that_cannot_be_opened_is_marked_red(world: World, owner: Client) -> None:
+    CredentialVersion.objects.filter(credential=world.credential).update(kek_id="K9")
+    for path in ("/credentials", f"/providers/{world.provider.id}"):
+        page = owner.get(path).content.decode()
+        assert "st-bad" in page, path
+        assert "Unreadable" in page, path
+        assert "K9" in page, path

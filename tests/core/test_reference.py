@@ -6,8 +6,11 @@ from typing import Any
 import jsonschema
 import pytest
 from django.test import Client
+from drf_spectacular.drainage import GENERATOR_STATS
+from drf_spectacular.generators import SchemaGenerator
 
 from conduit.core import reference
+from conduit.proxy import paths
 from tests.access.clients import ApiClient
 
 
@@ -76,3 +79,35 @@ def test_the_document_names_no_installation() -> None:
     text = json.dumps(reference.document())
     assert "127.0.0.1" not in text
     assert "servers" not in reference.document()
+
+
+def test_no_two_operations_share_a_name_and_the_library_has_nothing_to_warn_of(client: Client) -> None:
+    GENERATOR_STATS.reset()
+    made = SchemaGenerator().get_schema(request=None, public=True)
+    assert not GENERATOR_STATS._warn_cache
+    assert not GENERATOR_STATS._error_cache
+    named = {m["operationId"] for methods in made["paths"].values() for m in methods.values()}
+    assert {"keys_list", "keys_retrieve", "models_list", "models_retrieve"} <= named
+    assert "keys_retrieve_2" not in named
+
+
+def test_the_document_lists_the_proxys_paths_and_no_path_that_is_not_served(client: Client) -> None:
+    document = client.get("/api/schema/").json()
+    listed = {
+        (method.upper(), path)
+        for path, methods in document["paths"].items()
+        for method in methods
+        if not path.startswith("/api/")
+    }
+    served = {(row.method, path) for path, row in {**paths._POSTS, **paths._GETS}.items()}
+    served |= {("GET", f"/{version}/models/{{model}}") for version in ("v1", "v1beta")}
+    served |= {("POST", f"/v1beta/models/{{model}}:{call}") for call in paths._GEMINI_CALLS}
+    assert listed == served
+    for method, path in listed:
+        meaning = paths.find(path.replace("{model}", "gpt-4o"), {})
+        assert meaning is not None
+        assert meaning.method == method, path
+    schemes = document["components"]["securitySchemes"]
+    used = {name for path, m in document["paths"].items() for op in m.values() for s in op["security"] for name in s}
+    assert used <= set(schemes)
+    assert 'id="proxy"' in client.get("/api/docs/").content.decode()

@@ -10,7 +10,7 @@ from django.test import Client
 
 from conduit.access.tokens import create_token
 from conduit.core.actor import SYSTEM
-from conduit.core.models import IdempotentReply
+from conduit.core.models import AuditEntry, IdempotentReply
 from providers.catalogue_sync import sync_models
 from providers.models import Credential, CredentialVersion, Provider, Route
 from tests.harness.sandbox import RunningSandbox
@@ -262,3 +262,62 @@ def test_rotation_is_not_pretended(api: Api) -> None:
     _, made = api("POST", f"providers/{provider['id']}/credentials", {"name": "m", "secret": KEY, "verify": False})
     for verb in ("rotate", "promote", "rollback", "revoke"):
         assert api.raw("POST", f"credentials/{made['id']}/{verb}", {}).status_code == 404
+
+
+def test_a_model_of_the_catalogue_can_be_corrected_and_handed_back(db: None) -> None:
+    api = Api("admin")
+    sync_models()
+    row = api("GET", "models?vendor=sandbox&name=sandbox-echo")[1]["data"][0]
+    path = f"models/{row['id']}"
+    tag = api.raw("GET", path)["ETag"]
+    said = {"context_window": 1000, "max_output_tokens": 50, "capabilities": {"vision": True}, "title": "Echo"}
+    status, changed = api("PATCH", path, said, if_match=tag)
+    assert (status, changed["source"]) == (200, "override")
+    assert {name: changed[name] for name in said} == said
+    assert api("PATCH", path, {"title": "Late"}, if_match=tag)[0] == 412
+    sync_models()
+    assert api("GET", path)[1] == changed
+    assert AuditEntry.objects.filter(action="model.update").count() == 1
+
+    assert api("PATCH", path, {"source": "catalogue"})[1]["source"] == "catalogue"
+    sync_models()
+    back = api("GET", path)[1]
+    assert (back["title"], back["context_window"]) == ("sandbox-echo", row["context_window"])
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"context_window": 0}, "context_window"),
+        ({"context_window": "1000"}, "context_window"),
+        ({"context_window": 2**31}, "context_window"),
+        ({"max_output_tokens": True}, "max_output_tokens"),
+        ({"capabilities": ["vision"]}, "capabilities"),
+        ({"capabilities": {"vision": 1}}, "capabilities"),
+        ({"capabilities": {"": True}}, "capabilities"),
+        ({"deprecated": "no"}, "deprecated"),
+        ({"title": ""}, "title"),
+        ({"source": "mine"}, "source"),
+        ({"source": "catalogue", "title": "x"}, "source"),
+        ({"vendor": "openai"}, "vendor"),
+        ({"contextwindow": 5}, "contextwindow"),
+    ],
+)
+def test_a_wrong_correction_of_a_model_names_its_field_and_changes_nothing(
+    db: None, body: dict[str, Any], field: str
+) -> None:
+    api = Api("admin")
+    sync_models()
+    row = api("GET", "models?vendor=sandbox&name=sandbox-echo")[1]["data"][0]
+    status, problem = api("PATCH", f"models/{row['id']}", body)
+    assert (status, fields_of(problem)) == (400, [field])
+    assert api("GET", f"models/{row['id']}")[1] == row
+
+
+def test_a_model_that_is_not_there_and_callers_who_may_not_write(db: None) -> None:
+    api = Api("admin")
+    sync_models()
+    row = api("GET", "models?vendor=sandbox")[1]["data"][0]
+    assert api("PATCH", "models/nothing", {"title": "x"})[0] == 404
+    for role in ("operator", "analyst", "auditor"):
+        assert Api(role)("PATCH", f"models/{row['id']}", {"title": "x"})[0] == 403

@@ -1,0 +1,59 @@
+"""Reasoning over several turns: what a provider signed must come back to it, through whichever client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+from google.genai import types as genai_types
+
+from conduit.core.actor import SYSTEM
+from conduit.core.secret import Secret
+from providers.credentials import add_credential
+from providers.models import Provider
+from providers.sandbox.answers import SIGNATURE
+from tests.harness import oracle
+from tests.harness.gateway import RunningGateway
+from tests.harness.sandbox import KEY
+from tests.sdk.conversations import TALKERS, Talker
+from tests.sdk.tap import Tap, tapped
+
+pytestmark = pytest.mark.sdk
+# Not another client's thoughts to OpenAI: its own API takes none back.
+PAIRS = [(client, wire) for client in TALKERS for wire in TALKERS if wire != "openai" or client == "openai"]
+
+
+@pytest.fixture(scope="module")
+def watched(gateway: RunningGateway) -> Iterator[Tap]:
+    """Routes `watched/openai` and so on: the provider kinds themselves, before the sandbox's wire with a tap on it."""
+    with tapped("127.0.0.1", int(gateway.sandbox.url.rpartition(":")[2])) as tap:
+        for kind, path in ("openai", "/v1"), ("anthropic", ""), ("gemini", ""):
+            provider = Provider.objects.create(name=f"watched-{kind}", kind=kind, base_url=tap.url + path)
+            add_credential(provider, actor=SYSTEM, name="main", fields={"api_key": Secret(KEY)}, verify=False)
+            gateway.route(f"watched/{kind}", (provider, "sandbox-think"))
+        yield tap
+    gateway.ship()
+    assert oracle.verified() == []
+
+
+@pytest.mark.parametrize(("client", "wire"), PAIRS)
+def test_a_thoughts_signature_comes_back_to_the_provider_that_made_it(
+    watched: Tap, talkers: Mapping[str, Talker], client: str, wire: str, stream: bool
+) -> None:
+    """Google's client holds it as bytes and encodes it anew; it must arrive as it was all the same."""
+    talker = talkers[client]
+    said = talker.ask(f"watched/{wire}", "hello", stream=stream)
+    assert said.signature
+    watched.sent.clear()
+    again = talker.ask(f"watched/{wire}", "hello", stream=stream, then=(said.turn, *_next_turn(client, "and now")))
+    assert again.text == "and now"
+    sent = b"".join(watched.sent)
+    assert SIGNATURE.encode() in sent
+    assert b"honest" in sent, "a word of the thought"
+
+
+def _next_turn(client: str, text: str) -> tuple[Any, ...]:
+    if client != "gemini":
+        return ({"role": "user", "content": text},)
+    return (genai_types.Content(role="user", parts=[genai_types.Part.from_text(text=text)]),)
