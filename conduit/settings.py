@@ -28,6 +28,13 @@ def _int(name: str, default: int, low: int, high: int) -> int:
     return int(text)
 
 
+def _choice(name: str, default: str, choices: tuple[str, ...]) -> str:
+    text = str(env.str(name, default=default)).lower()
+    if text not in choices:
+        raise ConfigurationError(f"{name} must be one of {', '.join(choices)}, not {text!r}. Change or unset it.")
+    return text
+
+
 CONDUIT_PORT = _int("CONDUIT_PORT", 8080, 1, 65535)
 CONDUIT_WORKERS = _int("CONDUIT_WORKERS", os.cpu_count() or 1, 1, 512)
 CONDUIT_DATABASE_GRACE = _int("CONDUIT_DATABASE_GRACE", 60, 0, 86_400)
@@ -59,7 +66,7 @@ CONDUIT_SANDBOX = env.bool("CONDUIT_SANDBOX", default=EMBEDDED_DATABASE and EMBE
 SANDBOX_PORT = _int("CONDUIT_SANDBOX_PORT", min(CONDUIT_PORT + 1, 65535), 1, 65535)
 SANDBOX_URL = f"http://127.0.0.1:{SANDBOX_PORT}"
 JOURNAL_DIR = CONDUIT_HOME / "journal"
-JOURNAL_FSYNC = env.str("CONDUIT_JOURNAL_FSYNC", default="interval")
+JOURNAL_FSYNC = _choice("CONDUIT_JOURNAL_FSYNC", "interval", ("always", "interval", "never"))
 MAX_BODY_BYTES = _int("CONDUIT_MAX_BODY_MB", 32, 1, 1024) * 1024 * 1024
 
 SECRET_KEY = env.str("DJANGO_SECRET_KEY", default=_generated("django_secret_key")) or "unset-until-conduit-up-ran"
@@ -119,7 +126,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
-    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "servestatic.middleware.ServeStaticMiddleware",
     "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -151,7 +158,7 @@ STATICFILES_DIRS = [BASE_DIR / "static"]
 STATIC_ROOT = CONDUIT_HOME / "static"
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
-    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+    "staticfiles": {"BACKEND": "servestatic.storage.CompressedManifestStaticFilesStorage"},
 }
 
 LANGUAGE_CODE = "en"
@@ -215,4 +222,4 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 
 METRICS_TOKEN = env.str("CONDUIT_METRICS_TOKEN", default="")
 LOGGING_CONFIG = None  # conduit.core.logs sets structlog up
-LOG_LEVEL = env.str("CONDUIT_LOG_LEVEL", default="info")
+LOG_LEVEL = _choice("CONDUIT_LOG_LEVEL", "info", ("debug", "info", "warning", "error"))

@@ -8,6 +8,7 @@ dead worker come back after SLOT_SECONDS. Without Valkey each worker enforces th
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from keys.entries import RateScope
 
 SLOT_SECONDS = 10
 VALKEY_DEADLINE = 0.25
+AWAY_SECONDS = 1.0
 log = structlog.get_logger("conduit.limits")
 
 # KEYS: counter; ARGV: needed, limit. Answers {granted, free afterwards}.
@@ -93,10 +95,11 @@ class Taken(msgspec.Struct):
 class Slots:
     """One worker's parallel slots of one scope."""
 
-    __slots__ = ("busy", "held", "key", "limit")
+    __slots__ = ("busy", "held", "key", "leasing", "limit")
 
     def __init__(self, key: str, limit: int) -> None:
         self.key, self.limit = key, limit
+        self.leasing = asyncio.Lock()
         self.busy = 0
         self.held = 0
 
@@ -111,6 +114,7 @@ class RateLimits:
         self._borrow = valkey.register_script(_BORROW)
         self._lease = valkey.register_script(_SLOTS)
         self._reachable = True
+        self._asked_again = 0.0  # monotonic seconds: an engine that hangs is not asked for every request
 
     async def admit(self, scopes: Sequence[RateScope], tokens: int) -> Taken | OverLimit:
         """Takes one request and `tokens` from every scope, or nothing at all."""
@@ -182,6 +186,7 @@ class RateLimits:
 
     async def _loan(self, key: str, needed: int, meter: Meter) -> int:
         try:
+            self._check_away()
             granted, free = await self._borrow(keys=[f"conduit:{key}"], args=[needed, meter.limit])
         except (RedisError, OSError, TimeoutError) as error:
             self._away(error)
@@ -197,21 +202,32 @@ class RateLimits:
         if slots is None or slots.limit != limit:
             slots = self._slots[key] = Slots(key, limit)
         if slots.busy >= slots.held:
-            await self._lease_slots(slots, slots.busy + max(1, limit // 16))
-        if slots.busy >= slots.held:
-            return None
+            async with slots.leasing:  # one by one: each must see what the one before it was given
+                if slots.busy >= slots.held:
+                    await self._lease_slots(slots, slots.busy + max(1, limit // 16))
+                if slots.busy >= slots.held:
+                    return None
+                slots.busy += 1
+                return slots
         slots.busy += 1
         return slots
 
     async def _lease_slots(self, slots: Slots, wanted: int) -> None:
         args: list[Any] = [self._worker, wanted, slots.limit, int(time.time()), SLOT_SECONDS]
         try:
+            self._check_away()
             slots.held = int(await self._lease(keys=[f"conduit:{slots.key}"], args=args))
         except (RedisError, OSError, TimeoutError) as error:
             self._away(error)
             slots.held = slots.limit
         else:
             self._reachable = True
+
+    def _check_away(self) -> None:
+        """Raises TimeoutError for AWAY_SECONDS after a failure, but for the one request that tries again."""
+        if not self._reachable and time.monotonic() < self._asked_again:
+            raise TimeoutError
+        self._asked_again = time.monotonic() + AWAY_SECONDS
 
     def _away(self, error: Exception) -> None:
         if self._reachable:
@@ -227,6 +243,7 @@ class RateLimits:
                 back, meter.left = meter.left, 0
                 meter.free += back
                 try:
+                    self._check_away()
                     await self._valkey.decrby(f"conduit:{name}:{minute}", back)
                 except (RedisError, OSError, TimeoutError) as error:
                     self._away(error)
@@ -234,7 +251,8 @@ class RateLimits:
                 del self._meters[name]
         for key, slots in list(self._slots.items()):
             if slots.held or slots.busy:
-                await self._lease_slots(slots, slots.busy)
+                async with slots.leasing:
+                    await self._lease_slots(slots, slots.busy)
             else:
                 del self._slots[key]
 

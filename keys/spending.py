@@ -77,6 +77,8 @@ class Spending:
         return list(self._entries)
 
     def forget(self) -> None:
-        """Drops every budget; they come back with the keys that are read again, with their settled spend."""
+        """Follows no budget any more; they come back with the keys that are read again. What this worker has spent in
+        a period that still runs stays known: the database may not have it yet."""
+        at = time.time()
         self._entries.clear()
-        self._periods.clear()
+        self._periods = {budget: period for budget, period in self._periods.items() if period.end > at}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import time
 from collections import OrderedDict
 from contextlib import suppress
 from datetime import timedelta
@@ -15,6 +14,8 @@ import structlog
 from django.conf import settings
 from django.db import DatabaseError
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from conduit.core import clock, keyring
 from conduit.core.ids import uuid7
@@ -24,7 +25,7 @@ from conduit.proxy.request_log import RequestLog
 from conduit.proxy.snapshot import Database, Snapshot, Watcher
 from keys import entries
 from keys.authentication import KeyCache
-from keys.entries import CustomerEntry, KeyEntry
+from keys.entries import BudgetEntry, CustomerEntry, KeyEntry
 from keys.limits import VALKEY_DEADLINE, Meter, OverLimit, RateLimits, seconds_to_reset
 from keys.spending import Spending
 from providers.adapters.types import Dialect
@@ -59,9 +60,8 @@ class Gateway:
         self._database = Database()
         self._customers: OrderedDict[tuple[UUID | None, str], CustomerEntry | None] = OrderedDict()
         self._prices: dict[tuple[UUID, str], PriceRow | None] = {}
-        self._watcher = Watcher(self._reload, self._keys_changed, self._tick)
+        self._watcher = Watcher(self._reload, self._keys_changed)
         self._tasks: list[asyncio.Task[None]] = []
-        self._last_tick = 0.0
 
     # --- life
 
@@ -74,12 +74,16 @@ class Gateway:
         self.request_log = RequestLog(settings.CONDUIT_HOME / "log" / f"requests-{os.getpid()}.jsonl")
         self.transport = Transport(egress_allowed())
         valkey = Redis.from_url(
-            settings.VALKEY_URL, socket_timeout=VALKEY_DEADLINE, socket_connect_timeout=VALKEY_DEADLINE
+            settings.VALKEY_URL,
+            socket_timeout=VALKEY_DEADLINE,
+            socket_connect_timeout=VALKEY_DEADLINE,
+            retry=Retry(NoBackoff(), 0),  # keys.limits has its own answer to an engine that is away
         )
         self._valkey = valkey
         self.rates = RateGate(RateLimits(valkey, worker))
         await self._reload()
         self._tasks.append(asyncio.create_task(self._watcher.run(), name="watcher"))
+        self._tasks.append(asyncio.create_task(self._tick_forever(), name="tick"))
         self.ready = True
 
     async def stop(self) -> None:
@@ -111,19 +115,25 @@ class Gateway:
         if key_id is None:
             self.spending.forget()
 
+    async def _tick_forever(self) -> None:
+        """Whether the database is there or not: what is flushed, renewed and given back here must not wait for it."""
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            try:
+                await self._tick()
+            except Exception as error:  # noqa: BLE001 (the task's edge: the next tick tries again)
+                log.error("tick_failed", exc_info=error)
+
     async def _tick(self) -> None:
-        now = time.monotonic()
-        if now - self._last_tick < TICK_SECONDS:
-            return
-        self._last_tick = now
         self._prices.clear()
         self.request_log.flush()
         self.tally.flush()
         metrics.SNAPSHOT_AGE.set(self.database_away())
         await self.rates.limits.tick()
         followed = self.spending.followed()
-        if followed:
-            self.spending.update(await self._database.run(entries.settled, followed))
+        if followed and not self.database_away():
+            with suppress(DatabaseError):  # the watcher tells
+                self.spending.update(await self._database.soon(entries.settled, followed))
 
     # --- what a request asks
 
@@ -143,23 +153,26 @@ class Gateway:
 
     async def _load_key(self, public_id: str) -> KeyEntry | None:
         try:
-            entry = await self._database.run(entries.load, public_id)
-            if entry is not None and entry.budgets:
-                ids = [budget.id for budget in entry.budgets]
-                self.spending.track(entry.budgets, await self._database.run(entries.settled, ids))
+            entry = await self._database.soon(entries.load, public_id)
+            if entry is not None:
+                await self._follow(entry.budgets)
         except DatabaseError as error:
             raise errors.not_ready("The gateway cannot look this key up: its database cannot be reached.") from error
         return entry
+
+    async def _follow(self, budgets: tuple[BudgetEntry, ...]) -> None:
+        if budgets:
+            ids = [budget.id for budget in budgets]
+            self.spending.track(budgets, await self._database.soon(entries.settled, ids))
 
     async def customer(self, team: UUID | None, name: str) -> CustomerEntry | None:
         key = (team, name)
         if key in self._customers:
             return self._customers[key]
         try:
-            entry = await self._database.run(entries.load_customer, team, name)
-            if entry is not None and entry.budgets:
-                ids = [budget.id for budget in entry.budgets]
-                self.spending.track(entry.budgets, await self._database.run(entries.settled, ids))
+            entry = await self._database.soon(entries.load_customer, team, name)
+            if entry is not None:
+                await self._follow(entry.budgets)
         except DatabaseError as error:
             raise errors.budget_unavailable() from error
         self._customers[key] = entry

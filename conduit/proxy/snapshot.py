@@ -19,13 +19,14 @@ from uuid import UUID
 import msgspec
 import psycopg
 import structlog
-from django.db import connections
+from django.db import OperationalError, connections
 
 from providers import routing
 from providers.routing import Routing, TargetEntry
 from usage.pricing import PriceBook, PriceRow, load_book
 
 POLL_SECONDS = 0.25
+ANSWER_SECONDS = 3.0  # a database that hangs counts as away
 RECONNECT_SECONDS = 0.5
 log = structlog.get_logger("conduit.snapshot")
 P = ParamSpec("P")
@@ -70,6 +71,14 @@ class Database:
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, job)
 
+    async def soon(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """The same for what a request waits for. Raises DatabaseError after ANSWER_SECONDS."""
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await self.run(call, *args, **kwargs)
+        except TimeoutError as error:
+            raise OperationalError(f"no answer in {ANSWER_SECONDS:.0f} seconds") from error
+
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -81,15 +90,10 @@ def _connection_parameters() -> dict[str, Any]:
 
 
 class Watcher:
-    """Calls `on_snapshot()` and `on_keys(key id or None)` when the epochs move, `on_tick()` after each poll."""
+    """Calls `on_snapshot()` and `on_keys(key id or None)` when the epochs move."""
 
-    def __init__(
-        self,
-        on_snapshot: Callable[[], Awaitable[None]],
-        on_keys: Callable[[UUID | None], None],
-        on_tick: Callable[[], Awaitable[None]],
-    ) -> None:
-        self._on_snapshot, self._on_keys, self._on_tick = on_snapshot, on_keys, on_tick
+    def __init__(self, on_snapshot: Callable[[], Awaitable[None]], on_keys: Callable[[UUID | None], None]) -> None:
+        self._on_snapshot, self._on_keys = on_snapshot, on_keys
         self._epochs = {"snapshot": -1, "keys": -1}
         self.last_contact = 0.0  # monotonic seconds
         self._connected = False
@@ -108,9 +112,9 @@ class Watcher:
                 async with connection:
                     await connection.execute("LISTEN conduit")
                     await self._follow(connection)
-            except (psycopg.Error, OSError) as error:
+            except (psycopg.Error, OSError, TimeoutError) as error:
                 if self._connected:
-                    log.warning("database_away", reason=str(error).strip().splitlines()[0] if str(error) else "")
+                    log.warning("database_away", reason=(str(error).strip() or type(error).__name__).splitlines()[0])
                 self._connected = False
             await asyncio.sleep(RECONNECT_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 (spreads reconnects)
 
@@ -118,13 +122,13 @@ class Watcher:
         self._connected = True
         while True:
             await self._poll(connection)
-            await self._on_tick()
             async for notice in connection.notifies(timeout=POLL_SECONDS, stop_after=1):
                 await self._noticed(notice.payload)
 
     async def _poll(self, connection: psycopg.AsyncConnection[Any]) -> None:
-        cursor = await connection.execute("SELECT snapshot, keys FROM core_epoch WHERE id = 1")
-        row = await cursor.fetchone()
+        async with asyncio.timeout(ANSWER_SECONDS):
+            cursor = await connection.execute("SELECT snapshot, keys FROM core_epoch WHERE id = 1")
+            row = await cursor.fetchone()
         if row is None:
             return
         snapshot, keys = row

@@ -11,7 +11,7 @@ from conduit.core import keyring
 from tests.docs import pages
 
 PAGE = "docs/configuration.md"
-READERS = {"str", "bool", "list", "int", "_int"}
+READERS = {"str", "bool", "list", "int", "_int", "_choice"}
 
 
 def _name(call: ast.Call) -> str | None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 import uuid
 from collections.abc import AsyncIterator
 
 import pytest
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from keys.entries import RateScope
 from keys.limits import OverLimit, RateLimits, Taken
@@ -116,3 +119,20 @@ async def test_without_valkey_a_worker_enforces_the_limit_by_itself() -> None:
     assert await admitted(limits, [scope(rpm=5)], 10) == 5
     assert await admitted(limits, [scope(parallel=2)], 10) == 2
     await nowhere.aclose()
+
+
+async def test_a_valkey_that_hangs_is_waited_for_once_a_second_and_the_limit_still_holds() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # connects, and never answers
+        port = silent.getsockname()[1]
+        client = Redis(host="127.0.0.1", port=port, socket_timeout=0.25, retry=Retry(NoBackoff(), 0))
+        limits, limited = RateLimits(client, "a"), [scope(rpm=20)]
+        began = time.monotonic()
+        assert await admitted(limits, limited, 30) == 20
+        assert time.monotonic() - began < 2, "twenty requests would wait five seconds if each asked"
+        await client.aclose()
+
+
+async def test_parallel_places_taken_at_once_are_all_given(valkey: Redis) -> None:
+    limits, limited = RateLimits(valkey, "a"), [scope(parallel=3)]
+    crowd = await asyncio.gather(*(limits.admit(limited, 1) for _ in range(8)))
+    assert sum(isinstance(one, Taken) for one in crowd) == 3
