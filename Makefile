@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: up test test-long check bench lock runtime dev
 
 up: runtime
+	@$(BIN)/python -m compileall -q conduit providers keys usage  # so that a start never compiles, even under PYTHONDONTWRITEBYTECODE
 	@exec $(BIN)/conduit up
 
 test: dev

@@ -211,6 +211,10 @@ SPECTACULAR_SETTINGS = {
     "VERSION": "1",
     "OAS_VERSION": "3.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "conduit.core.proxy_reference.add",
+    ],
 }
 
 CELERY_BROKER_URL = VALKEY_URL

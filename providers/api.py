@@ -1,4 +1,4 @@
-"""Management API: providers, their kinds, credentials, routes and the catalogue (contract 4)."""
+"""Management API: providers, their kinds, credentials and routes (contract 4)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from conduit.core.api import ResourceView, actor_of, described, page, parsed
-from providers import catalogue_overrides, credentials, providers, routes
+from providers import credentials, providers, routes
 from providers import representations as shapes
 from providers.adapters.registry import KINDS
-from providers.models import CatalogueModel, Credential, Provider, Route
+from providers.models import Credential, Provider, Route
 
 NEVER_SHOWN = "The secret is verified by a real call first, unless `verify` is false. It is never returned."
 
@@ -188,43 +188,3 @@ class OneRoute(ResourceView):
             self.check_match(shapes.route_body(row))
             routes.delete_route(row, actor=actor_of(request))
         return Response(status=204)
-
-
-class Models(ResourceView):
-    resource = "models"
-    query: ClassVar[frozenset[str]] = frozenset({"vendor", "name"})
-
-    @described(
-        "List the catalogue of models",
-        response=shapes.ModelOutput,
-        many=True,
-        query={"vendor": "only of this vendor", "name": "only names that contain this"},
-    )
-    def get(self, request: Request) -> Response:
-        rows = CatalogueModel.objects.all()
-        if vendor := request.query_params.get("vendor"):
-            rows = rows.filter(vendor=vendor)
-        if name := request.query_params.get("name"):
-            rows = rows.filter(name__icontains=name)
-        return page(request, rows, serialize=shapes.model_body, key=("vendor", "name"))
-
-
-class OneModel(ResourceView):
-    resource = "models"
-
-    @described("Read a model of the catalogue", response=shapes.ModelOutput)
-    def get(self, request: Request, id: str) -> Response:  # noqa: A002
-        return self.one(shapes.model_body(catalogue_overrides.find(id)))
-
-    @described(
-        "Change what is known of a model; a sync leaves it alone until `source` is catalogue again",
-        request=shapes.ModelChanges,
-        response=shapes.ModelOutput,
-    )
-    def patch(self, request: Request, id: str) -> Response:  # noqa: A002
-        changes = parsed(shapes.ModelChanges, request, partial=True)
-        with transaction.atomic():
-            row = catalogue_overrides.locked(catalogue_overrides.find(id))
-            self.check_match(shapes.model_body(row))
-            row = catalogue_overrides.update_model(row, actor=actor_of(request), changes=changes)
-        return self.one(shapes.model_body(row))

@@ -8,7 +8,7 @@ policy when they are resolved and pinned by connecting to just those.
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -80,17 +80,12 @@ class UpstreamAnswer:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise translate(error, sent=True) from error
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it comes, in pieces of whatever size the socket gave."""
-        readany = self._response.content.readany
-        while True:
-            try:
-                piece = await readany()
-            except (aiohttp.ClientError, OSError, TimeoutError) as error:
-                raise translate(error, sent=True) from error
-            if not piece:
-                return
-            yield piece
+    async def more(self) -> bytes:
+        """The body as it comes, in pieces of whatever size the socket gave; empty at its end."""
+        try:
+            return await self._response.content.readany()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise translate(error, sent=True) from error
 
     def arrived(self) -> bytes:
         """What came and was not read yet, without waiting."""

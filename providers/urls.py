@@ -17,8 +17,6 @@ api: list[URLPattern | URLResolver] = [
     path("credentials/<str:id>/versions", views.Versions.as_view()),
     path("routes", views.Routes.as_view()),
     path("routes/<path:name>", views.OneRoute.as_view()),
-    path("models", views.Models.as_view()),
-    path("models/<str:id>", views.OneModel.as_view()),
 ]
 pages: list[URLPattern | URLResolver] = [
     path("providers/new", page_views.provider_create, name="provider-create"),

@@ -3,7 +3,7 @@ from __future__ import annotations
 from django.urls import URLPattern, URLResolver, path
 
 from usage import api as resources
-from usage import views
+from usage import catalogue_api, views
 
 api: list[URLPattern | URLResolver] = [
     path("usage/events", resources.Events.as_view()),
@@ -11,6 +11,8 @@ api: list[URLPattern | URLResolver] = [
     path("usage/export", resources.Export.as_view()),
     path("requests/<str:request_id>", resources.OneRequest.as_view()),
     path("prices", resources.Prices.as_view()),
+    path("models", catalogue_api.Models.as_view()),
+    path("models/<str:id>", catalogue_api.OneModel.as_view()),
     path("ledger/verify", resources.LedgerVerify.as_view()),
 ]
 pages: list[URLPattern | URLResolver] = [

@@ -56,9 +56,9 @@ _CALLS: tuple[tuple[str, str, str, str, dict[str, Any] | None, list[dict[str, li
 )  # fmt: skip
 
 
-def add(document: dict[str, Any], **_options: object) -> dict[str, Any]:
-    """Adds the proxy's paths and credentials to an OpenAPI document and returns it; twice is as good as once."""
-    document.setdefault("components", {}).setdefault("securitySchemes", {}).update(SCHEMES)
+def add(result: dict[str, Any], **_options: object) -> dict[str, Any]:
+    """Adds the proxy's paths and credentials to an OpenAPI document (drf-spectacular calls it: see the settings)."""
+    result.setdefault("components", {}).setdefault("securitySchemes", {}).update(SCHEMES)
     for method, path, name, summary, body, credentials, streams in _CALLS:
         operation: dict[str, Any] = {"operationId": name, "summary": summary, "tags": [TAG], "security": credentials}
         if "{model}" in path:
@@ -66,8 +66,8 @@ def add(document: dict[str, Any], **_options: object) -> dict[str, Any]:
         if body is not None:
             operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
         operation["responses"] = _answers(streams)
-        document["paths"].setdefault(path, {})[method] = operation
-    return document
+        result["paths"].setdefault(path, {})[method] = operation
+    return result
 
 
 def _answers(streams: bool) -> dict[str, Any]:

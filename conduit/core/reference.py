@@ -32,7 +32,7 @@ def document() -> dict[str, Any]:
     generator = SchemaGenerator()  # type: ignore[no-untyped-call]  # the library is not typed
     with GENERATOR_STATS.silence():
         made: dict[str, Any] = generator.get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
-    return proxy_reference.add(made)
+    return made
 
 
 @cache

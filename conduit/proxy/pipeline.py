@@ -168,10 +168,9 @@ async def _stream(
 ) -> Answer:
     """Answers once the first piece is there: until then a failure can still be told by its status, or retried."""
     relay = _relay(call, candidate)
-    source = upstream.chunks()
-    first = await streaming.first_piece(call, source, relay)
+    first = await streaming.first_piece(call, upstream, relay)
     headers = [*([JSON] if call.path.array else EVENTS), *_headers(gateway, call, candidate, attempt)]
-    body = streaming.pieces(call, attempt, upstream, source, relay, first)
+    body = streaming.pieces(call, attempt, upstream, relay, first)
     attempt.streaming = True
     await anext(body)  # now it runs: whatever happens before the client reads, its `finally` settles
     return Answer(200, headers, body)

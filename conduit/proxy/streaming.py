@@ -128,11 +128,11 @@ def _broken(call: Call, relay: Relay, error: ApiError) -> bytes:
     return relay.broken(frame) if isinstance(relay, AsArray) else frame
 
 
-async def first_piece(call: Call, source: AsyncIterator[bytes], relay: Relay) -> bytes:
+async def first_piece(call: Call, upstream: UpstreamAnswer, relay: Relay) -> bytes:
     """Reads until there is something for the client. Raises UpstreamError: nothing has been sent, all is still open."""
     began = perf_counter()
     try:
-        async for chunk in source:
+        while chunk := await upstream.more():
             piece = relay.feed(chunk)
             if piece:
                 return piece
@@ -142,7 +142,7 @@ async def first_piece(call: Call, source: AsyncIterator[bytes], relay: Relay) ->
 
 
 async def pieces(
-    call: Call, attempt: Attempt, upstream: UpstreamAnswer, source: AsyncIterator[bytes], relay: Relay, first: bytes
+    call: Call, attempt: Attempt, upstream: UpstreamAnswer, relay: Relay, first: bytes
 ) -> AsyncIterator[bytes]:
     """The whole stream for the client, from its `first` piece on."""
     whole = False
@@ -151,7 +151,7 @@ async def pieces(
         yield b""  # the caller takes this one at once: see pipeline._stream
         attempt.first_byte()
         yield first
-        async for chunk in source:
+        while chunk := await upstream.more():
             piece = relay.feed(chunk)
             if piece:
                 yield piece

@@ -18,12 +18,14 @@ from conduit.cli import prices as prices_command
 from conduit.cli import usage as usage_command
 from conduit.core.money import parse_usd
 from keys.models import Team, VirtualKey
+from providers.catalogue_sync import sync_models
 from providers.models import Provider
 from tests.access.clients import ApiClient, client_of, faults
 from tests.usage.events import at, costing, refused, settled
 from usage import reports, tasks
 from usage.ledger import apply
 from usage.models import UsageEvent, UsageHour
+from usage.price_sync import sync_prices
 
 pytestmark = pytest.mark.django_db
 HOUR = timedelta(hours=1)
@@ -244,6 +246,23 @@ def test_a_price_set_by_the_api_shows_in_the_list(admin: ApiClient) -> None:
     assert (price["rates"], price["per"]) == (body["rates"], body["per"])
     assert faults(admin.post("/prices", {**body, "rates": {"input": "-1"}})) == {"rates.input": "too_small"}
     assert faults(admin.post("/prices", {**body, "colour": 1})) == {"colour": "unknown_field"}
+
+
+def test_the_catalogue_shows_each_model_with_its_prices_in_force(admin: ApiClient) -> None:
+    sync_models()
+    sync_prices()
+    listed = "/models?vendor=sandbox&name=sandbox-echo"
+    (model,) = admin.get(listed).json()["data"]
+    assert [(price["source"], price["rates"]["input"]) for price in model["prices"]] == [("catalogue", "0.15")]
+    assert admin.post("/prices", {"model": "sandbox-echo", "rates": {"input": "9"}}).status_code == 201
+    ahead = {"model": "sandbox-echo", "rates": {"input": "5"}, "effective_from": "2096-01-01T00:00:00Z"}
+    assert admin.post("/prices", ahead).status_code == 201
+    (model,) = admin.get(listed).json()["data"]
+    assert [(price["source"], price["rates"]["input"]) for price in model["prices"]] == [
+        ("override", "9.00"),
+        ("catalogue", "0.15"),
+    ]
+    assert admin.get(f"/models/{model['id']}").json() == model
 
 
 def test_operators_read_prices_and_cannot_set_them(operator: ApiClient) -> None:
