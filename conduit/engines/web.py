@@ -16,7 +16,6 @@ import uvicorn
 from conduit.core.errors import ConfigurationError
 from conduit.core.logs import configure
 from conduit.engines.deadlines import DeadlineProtocol, sweep
-from conduit.engines.whole_answers import WholeAnswers
 
 DRAIN_SECONDS = 30
 KEEP_ALIVE_SECONDS = 75  # longer than the usual load balancer's 60, so that it is never us who closes first
@@ -38,7 +37,7 @@ class WebServer(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def config(application: str, protocol: type[DeadlineProtocol] = WholeAnswers) -> uvicorn.Config:
+def config(application: str, protocol: type[DeadlineProtocol] = DeadlineProtocol) -> uvicorn.Config:
     """How Conduit runs uvicorn."""
     return uvicorn.Config(
         application,

@@ -112,11 +112,3 @@ def _used_up(gateway: Gateway, budget: BudgetEntry) -> str:
     window = "lifetime" if budget.window == "lifetime" else f"{budget.window}'s"
     owner, limit = f"{budget.owner_kind} {budget.owner_name!r}", format_usd(budget.limit_nanos)
     return f"The {window} budget of {owner} is used up (limit ${limit}, $0.00 left). {when}"
-
-
-def budget_headers(gateway: Gateway, call: Call) -> list[tuple[bytes, bytes]]:
-    """`x-conduit-budget-remaining-usd`: the least that any of the budgets has left."""
-    if not call.budgets:
-        return []
-    left = min(budget.limit_nanos - gateway.spending.settled(budget) for budget in call.budgets)
-    return [(b"x-conduit-budget-remaining-usd", format_usd(max(0, left)).encode())]

@@ -7,6 +7,7 @@ cancels the work, which closes the upstream connection and settles what was stre
 from __future__ import annotations
 
 import asyncio
+import hmac
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import aclosing, suppress
@@ -16,7 +17,6 @@ import orjson
 from django.conf import settings
 
 from conduit.core.ids import request_id as make_request_id
-from conduit.engines.whole_answers import EXTENSION
 from conduit.proxy import errors, metrics, paths
 from conduit.proxy.call import JSON, Answer, Incoming
 from conduit.proxy.errors import ApiError
@@ -57,7 +57,7 @@ class ProxyHandler:
             answer = failure(known, error, request_id)
             text = request_id.encode()
             answer.headers += [(b"x-request-id", text), (b"request-id", text), (b"connection", b"close")]
-            await _write(answer, scope, send)
+            await _write(answer, send)
             return
         except ClientGone:
             return
@@ -69,7 +69,7 @@ class ProxyHandler:
         watch = self._watches.add(receive, started)
         view = ProxyView(gateway=self.gateway, path=path)
         try:
-            await _write(await view.dispatch(incoming), scope, send)
+            await _write(await view.dispatch(incoming), send)
         except asyncio.CancelledError:
             if not watch.fired:
                 raise
@@ -163,11 +163,8 @@ async def read_body(headers: dict[bytes, bytes], receive: Receive, limit: int) -
     return b"".join(parts)
 
 
-async def _write(answer: Answer, scope: Scope, send: Send) -> None:
+async def _write(answer: Answer, send: Send) -> None:
     if isinstance(answer.body, bytes):
-        extension = scope.get("extensions", {}).get(EXTENSION)
-        if extension is not None and extension["write"](answer.status, answer.headers, answer.body):
-            return
         answer.headers.append((b"content-length", str(len(answer.body)).encode()))
         await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
         await send({"type": "http.response.body", "body": answer.body})
@@ -190,15 +187,15 @@ class Probes:
         if path == "/metrics":
             client = scope.get("client")
             if client and client[0] not in ("127.0.0.1", "::1") and not self._may_scrape(scope):
-                await _write(Answer(404, [JSON], b"{}"), scope, send)
+                await _write(Answer(404, [JSON], b"{}"), send)
                 return
             kind = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
             self.gateway.tally.flush()
-            await _write(Answer(200, [kind], metrics.exposition()), scope, send)
+            await _write(Answer(200, [kind], metrics.exposition()), send)
             return
         healthy = path == "/livez" or self._healthy()
         body = orjson.dumps({"status": "ok" if healthy else "unavailable"})
-        await _write(Answer(200 if healthy else 503, [JSON], body), scope, send)
+        await _write(Answer(200 if healthy else 503, [JSON], body), send)
 
     def _healthy(self) -> bool:
         with suppress(ApiError):
@@ -210,4 +207,4 @@ class Probes:
         """Outside loopback /metrics wants `Authorization: Bearer CONDUIT_METRICS_TOKEN`."""
         token = settings.METRICS_TOKEN
         sent: bytes = dict(scope["headers"]).get(b"authorization", b"")
-        return bool(token) and sent == b"Bearer " + token.encode()
+        return bool(token) and hmac.compare_digest(sent, b"Bearer " + token.encode())

@@ -60,10 +60,5 @@ class Answer(msgspec.Struct):
     body: bytes | AsyncIterator[bytes]
 
 
-def header_value(text: str) -> bytes:
-    """Text with names that the client chose as a header's value: nothing but printable ASCII, at most 1,000 bytes."""
-    return "".join([letter if " " <= letter <= "~" else "?" for letter in text[:1000]]).encode()
-
-
 JSON: tuple[bytes, bytes] = (b"content-type", b"application/json")
 EVENTS: Headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]

@@ -7,7 +7,6 @@ import os
 import random
 from collections import OrderedDict
 from contextlib import suppress
-from datetime import timedelta
 from uuid import UUID
 
 import structlog
@@ -17,18 +16,17 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from conduit.core import clock, keyring
+from conduit.core import keyring
 from conduit.core.ids import uuid7
 from conduit.proxy import errors, metrics, snapshot
-from conduit.proxy.call import Call, Headers
+from conduit.proxy.rate_gate import RateGate
 from conduit.proxy.request_log import RequestLog
 from conduit.proxy.snapshot import Database, Snapshot, Watcher
 from keys import entries
 from keys.authentication import KeyCache
 from keys.entries import BudgetEntry, CustomerEntry, KeyEntry
-from keys.limits import VALKEY_DEADLINE, Meter, OverLimit, RateLimits, seconds_to_reset
+from keys.limits import VALKEY_DEADLINE, RateLimits
 from keys.spending import Spending
-from providers.adapters.types import Dialect
 from providers.routing import TargetEntry
 from providers.transport import Transport
 from usage.journal import JournalWriter
@@ -37,7 +35,6 @@ from usage.pricing import PriceRow
 
 CACHED_CUSTOMERS = 50_000
 TICK_SECONDS = 1.0
-ASSUMED_ANSWER_TOKENS = 256  # for the token rate, when a request does not bound its answer; corrected afterwards
 log = structlog.get_logger("conduit.gateway")
 
 
@@ -194,51 +191,3 @@ def egress_allowed() -> tuple[str, ...]:
     """The operator's allow list, and the sandbox where it runs."""
     own = (f"127.0.0.1:{settings.SANDBOX_PORT}",) if settings.CONDUIT_SANDBOX else ()
     return (*settings.CONDUIT_EGRESS_ALLOW, *own)
-
-
-class RateGate:
-    """Between the pipeline and keys.limits: takes a call's rates, renders the headers, gives back what was left."""
-
-    def __init__(self, limits: RateLimits) -> None:
-        self.limits = limits
-
-    async def admit(self, call: Call) -> None:
-        """Raises ApiError 429."""
-        if not call.rates:
-            return
-        assert call.inbound is not None
-        head = call.inbound.head
-        answer = head.max_output_tokens or ASSUMED_ANSWER_TOKENS
-        tokens = len(call.body) // 4 + answer * head.n
-        taken = await self.limits.admit(call.rates, tokens)
-        if isinstance(taken, OverLimit):
-            scope = f"{taken.scope.kind} {taken.scope.name!r}"
-            call.trace.append({"check": "rate", "ok": False, "scope": scope, "what": taken.what, "limit": taken.limit})
-            per = "at once" if taken.what == "parallel requests" else "a minute"
-            message = f"The {scope} may make {taken.limit} {taken.what} {per}."
-            raise errors.rate_limited(message, taken.retry_after)
-        call.taken = taken
-        for name, meter in ((b"requests", taken.requests_meter), (b"tokens", taken.tokens_meter)):
-            if meter is not None:
-                call.limit_headers += _limit_headers(call, name, meter)
-
-    def release(self, call: Call) -> None:
-        """When the answer has left, or the request failed."""
-        if call.taken is not None:
-            self.limits.release(call.taken, call.tokens)
-            call.taken = None
-
-
-def _limit_headers(call: Call, what: bytes, meter: Meter) -> Headers:
-    """`x-ratelimit-*`, and Anthropic's own names for its dialect, whose reset is an instant."""
-    limit, left, seconds = str(meter.limit).encode(), str(meter.remaining()).encode(), seconds_to_reset()
-    headers = [
-        (b"x-ratelimit-limit-" + what, limit),
-        (b"x-ratelimit-remaining-" + what, left),
-        (b"x-ratelimit-reset-" + what, f"{seconds}s".encode()),
-    ]
-    if call.path.dialect is Dialect.ANTHROPIC:
-        own = b"anthropic-ratelimit-" + what
-        reset = (clock.now() + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
-        headers += [(own + b"-limit", limit), (own + b"-remaining", left), (own + b"-reset", reset)]
-    return headers

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from conduit.core.ids import uuid7
-from conduit.core.money import format_usd
-from conduit.proxy import admission, errors, streaming
-from conduit.proxy.call import EVENTS, JSON, Answer, Call, Headers, header_value
+from conduit.proxy import admission, answer_headers, errors, streaming
+from conduit.proxy.call import EVENTS, JSON, Answer, Call
 from conduit.proxy.settlement import Attempt, untold
 from providers.adapters.base import Adapter, Relay, Upstream, UpstreamRequest
 from providers.adapters.types import ChatRequest
@@ -160,7 +159,7 @@ def _whole(gateway: Gateway, call: Call, candidate: Candidate, body: bytes, atte
     if untold(usage):
         generated = streaming.text_bytes(response or adapter.parse_response(call.inbound.canonical(), body))
     attempt.succeed(usage, answer_bytes=generated)
-    return Answer(200, [JSON, *_headers(gateway, call, candidate, attempt)], shown)
+    return Answer(200, [JSON, *answer_headers.of_attempt(gateway, call, candidate, attempt)], shown)
 
 
 async def _stream(
@@ -169,7 +168,7 @@ async def _stream(
     """Answers once the first piece is there: until then a failure can still be told by its status, or retried."""
     relay = _relay(call, candidate)
     first = await streaming.first_piece(call, upstream, relay)
-    headers = [*([JSON] if call.path.array else EVENTS), *_headers(gateway, call, candidate, attempt)]
+    headers = [*([JSON] if call.path.array else EVENTS), *answer_headers.of_attempt(gateway, call, candidate, attempt)]
     body = streaming.pieces(call, attempt, upstream, relay, first)
     attempt.streaming = True
     await anext(body)  # now it runs: whatever happens before the client reads, its `finally` settles
@@ -187,19 +186,3 @@ def _relay(call: Call, candidate: Candidate) -> Relay:
         parser = adapter.stream_parser(request)
         relay = streaming.Translation(parser, call.dialect.stream(call.inbound, call.request_id))
     return streaming.AsArray(relay) if call.path.array else relay
-
-
-def _headers(gateway: Gateway, call: Call, candidate: Candidate, attempt: Attempt) -> Headers:
-    target = candidate.target
-    headers = [
-        (b"x-conduit-provider", target.provider.name.encode("latin-1", "replace")),
-        (b"x-conduit-model", target.model.encode("latin-1", "replace")),
-        (b"x-conduit-attempts", str(call.attempts).encode()),
-        (b"x-conduit-cache", b"bypass"),
-        (b"x-conduit-overhead-ms", f"{call.overhead_us() / 1000:.3f}".encode()),
-    ]
-    if attempt.cost is not None:
-        headers.append((b"x-conduit-cost-usd", format_usd(attempt.cost.nanos).encode()))
-    if call.dropped:
-        headers.append((b"x-conduit-dropped-params", header_value(",".join(call.dropped))))
-    return headers + call.limit_headers + admission.budget_headers(gateway, call)

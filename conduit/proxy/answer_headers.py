@@ -1,0 +1,62 @@
+"""What an answer says about itself in its headers (contract 3)."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from conduit.core import clock
+from conduit.core.money import format_usd
+from conduit.proxy.call import Call, Headers
+from keys.limits import Meter, seconds_to_reset
+from providers.adapters.types import Dialect
+
+if TYPE_CHECKING:
+    from conduit.proxy.gateway import Gateway
+    from conduit.proxy.settlement import Attempt
+    from providers.routing import Candidate
+
+
+def of_attempt(gateway: Gateway, call: Call, candidate: Candidate, attempt: Attempt) -> Headers:
+    """Of an answered request. A stream's cost is not known yet when its headers leave."""
+    target = candidate.target
+    headers = [
+        (b"x-conduit-provider", target.provider.name.encode("latin-1", "replace")),
+        (b"x-conduit-model", target.model.encode("latin-1", "replace")),
+        (b"x-conduit-attempts", str(call.attempts).encode()),
+        (b"x-conduit-cache", b"bypass"),
+        (b"x-conduit-overhead-ms", f"{call.overhead_us() / 1000:.3f}".encode()),
+    ]
+    if attempt.cost is not None:
+        headers.append((b"x-conduit-cost-usd", format_usd(attempt.cost.nanos).encode()))
+    if call.dropped:
+        headers.append((b"x-conduit-dropped-params", plain(",".join(call.dropped))))
+    return headers + call.limit_headers + _of_budgets(gateway, call)
+
+
+def of_limit(call: Call, what: bytes, meter: Meter) -> Headers:
+    """`x-ratelimit-*`, and Anthropic's own names for its dialect, whose reset is an instant."""
+    limit, left, seconds = str(meter.limit).encode(), str(meter.remaining()).encode(), seconds_to_reset()
+    headers = [
+        (b"x-ratelimit-limit-" + what, limit),
+        (b"x-ratelimit-remaining-" + what, left),
+        (b"x-ratelimit-reset-" + what, f"{seconds}s".encode()),
+    ]
+    if call.path.dialect is Dialect.ANTHROPIC:
+        own = b"anthropic-ratelimit-" + what
+        reset = (clock.now() + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
+        headers += [(own + b"-limit", limit), (own + b"-remaining", left), (own + b"-reset", reset)]
+    return headers
+
+
+def _of_budgets(gateway: Gateway, call: Call) -> Headers:
+    """`x-conduit-budget-remaining-usd`: the least that any of the budgets has left."""
+    if not call.budgets:
+        return []
+    left = min(budget.limit_nanos - gateway.spending.settled(budget) for budget in call.budgets)
+    return [(b"x-conduit-budget-remaining-usd", format_usd(max(0, left)).encode())]
+
+
+def plain(text: str) -> bytes:
+    """Text with names that the client chose as a header's value: nothing but printable ASCII, at most 1,000 bytes."""
+    return "".join([letter if " " <= letter <= "~" else "?" for letter in text[:1000]]).encode()
