@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from io import BytesIO
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ django.setup()
 import msgspec
 import orjson
 import pydantic
+from django.core.handlers.asgi import ASGIRequest
+from django.http import HttpResponse
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from redis.asyncio import Redis
 from rest_framework import serializers
@@ -39,6 +42,7 @@ from conduit.core.ids import uuid7
 from conduit.engines import web
 from conduit.engines.deadlines import DeadlineProtocol, sweep
 from conduit.proxy import metrics
+from conduit.proxy.call import Answer, Incoming
 from conduit.proxy.dialects.openai_chat import ChatBody
 from conduit.proxy.dialects.registry import DIALECTS
 from keys.entries import RateScope
@@ -238,6 +242,22 @@ def counting() -> None:
     timed("three metrics, tallied, flushes included", tallied)
 
 
+def request_objects() -> None:
+    """What the proxy's view is handed for each request: Django's request, and our own record of the same facts."""
+    headers = [(f"x-header-{number}".encode(), b"value") for number in range(12)]
+    scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": headers, "query_string": b""}
+    timed("an ASGIRequest", lambda: ASGIRequest(scope, BytesIO(BODY)))
+    timed(
+        "an Incoming",
+        lambda: Incoming(request_id="req", body=BODY, headers=dict(headers), address="127.0.0.1", started=0.0),
+    )
+    timed("a Django response with eight headers", lambda: HttpResponse(BODY, headers=dict(ANSWER_HEADERS)))
+    timed("an Answer with eight headers", lambda: Answer(200, list(ANSWER_HEADERS.items()), BODY))
+
+
+ANSWER_HEADERS: Any = {f"x-conduit-{number}": "value" for number in range(8)}
+
+
 async def limits() -> None:
     """A request limit decided from the worker's slice, and by asking Valkey each time."""
     from conduit import settings
@@ -259,6 +279,7 @@ def steps() -> Iterator[Callable[[], object]]:
     yield journals
     yield validation
     yield counting
+    yield request_objects
     yield lambda: asyncio.run(limits())
 
 
