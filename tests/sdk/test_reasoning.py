@@ -41,7 +41,8 @@ def watched(gateway: RunningGateway) -> Iterator[Tap]:
 def test_a_thoughts_signature_comes_back_to_the_provider_that_made_it(
     watched: Tap, talkers: Mapping[str, Talker], client: str, wire: str, stream: bool
 ) -> None:
-    """Google's client holds it as bytes and encodes it anew; it must arrive as it was all the same."""
+    """Google's client holds it as bytes and encodes it anew, in the URL-safe alphabet. To Google it goes on like that;
+    to anybody else it must arrive as it was."""
     talker = talkers[client]
     said = talker.ask(f"watched/{wire}", "hello", stream=stream)
     assert said.signature
@@ -49,7 +50,8 @@ def test_a_thoughts_signature_comes_back_to_the_provider_that_made_it(
     again = talker.ask(f"watched/{wire}", "hello", stream=stream, then=(said.turn, *_next_turn(client, "and now")))
     assert again.text == "and now"
     sent = b"".join(watched.sent)
-    assert SIGNATURE.encode() in sent
+    expected = SIGNATURE.replace("+", "-").replace("/", "_") if client == wire == "gemini" else SIGNATURE
+    assert expected.encode() in sent
     assert b"honest" in sent, "a word of the thought"
 
 
