@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 
@@ -29,9 +30,23 @@ def usage(
     groups = reports.parse_groups(group_by)
     given = {name: text for name, text in (("from", start), ("to", end)) if text}
     found = reports.summary(COMMAND_LINE, groups, reports.parse_range(given))
-    lines = []
+    names, lines = _names(groups, found["data"]), []
     for row in [*found["data"], *([found["total"]] if found["total"] else [])]:
-        name = " ".join(str(row[group] or "-") for group in groups) if groups[0] in row else "total"
+        named = [names.get((group, row.get(group)), row.get(group)) or "-" for group in groups]
+        name = " ".join(str(one) for one in named) if groups[0] in row else "total"
         tokens = f"{row['input_tokens']} in, {row['output_tokens']} out"
         lines.append(f"{name}  ${row['cost_usd']}  {row['requests']} requests  {tokens}")
     emit(found, lines, as_json=as_json)
+
+
+def _names(groups: Sequence[str], rows: list[dict[str, Any]]) -> dict[tuple[str, Any], str]:
+    """(group, id) to the name that people know it by, where the group has ids."""
+    from keys.models import Team, VirtualKey  # noqa: PLC0415 (needs Django)
+    from providers.models import Provider  # noqa: PLC0415
+
+    tables: dict[str, Any] = {"key": VirtualKey, "team": Team, "provider": Provider}
+    found = {}
+    for group in tables.keys() & set(groups):
+        known = tables[group].objects.filter(id__in=[row[group] for row in rows if row[group]])
+        found.update({(group, str(id_)): name for id_, name in known.values_list("id", "name")})
+    return found

@@ -305,6 +305,11 @@ def test_the_usage_command_sums_by_group() -> None:
     assert "sandbox-echo  $0.00027  2 requests" in CliRunner().invoke(usage_command.app, []).stdout
 
 
+def test_the_usage_command_calls_keys_by_their_names(key: VirtualKey) -> None:
+    apply([settled(key_id=key.id.bytes)])
+    assert "forecast  $0.000135  1 requests" in CliRunner().invoke(usage_command.app, ["--group-by", "key"]).stdout
+
+
 def test_the_prices_command_sets_lists_and_syncs() -> None:
     run = CliRunner().invoke
     done = run(prices_command.app, ["set", "m", "--rate", "input=0.15", "--per", "image=0.01", "--json"])
