@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
 
@@ -57,30 +58,35 @@ def load() -> Snapshot:
 
 
 class Database:
-    """The data plane's only way to the ORM: a thread of its own, for cache misses and reloads."""
+    """The data plane's only way to the ORM: threads of its own. A reload never stands before a request's look-up."""
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="database")
+        self._reloads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reload")
+        self._lookups = ThreadPoolExecutor(max_workers=2, thread_name_prefix="look-up")
 
     async def run(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        def job() -> R:
-            try:
-                return call(*args, **kwargs)
-            finally:
-                connections.close_all()
-
-        return await asyncio.get_running_loop().run_in_executor(self._threads, job)
+        """However long it takes."""
+        return await asyncio.get_running_loop().run_in_executor(self._reloads, partial(_job, call, *args, **kwargs))
 
     async def soon(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """The same for what a request waits for. Raises DatabaseError after ANSWER_SECONDS."""
+        """For what a request waits for. Raises DatabaseError after ANSWER_SECONDS."""
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                return await self.run(call, *args, **kwargs)
+                job = partial(_job, call, *args, **kwargs)
+                return await asyncio.get_running_loop().run_in_executor(self._lookups, job)
         except TimeoutError as error:
             raise OperationalError(f"no answer in {ANSWER_SECONDS:.0f} seconds") from error
 
     def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._reloads, self._lookups):
+            threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _job(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    try:
+        return call(*args, **kwargs)
+    finally:
+        connections.close_all()
 
 
 def _connection_parameters() -> dict[str, Any]:

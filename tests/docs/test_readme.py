@@ -72,7 +72,9 @@ def test_a_provider_a_route_and_a_key_can_be_made_on_the_command_line(gateway: R
     raw_key = printed.splitlines()[-1]
     gateway.refresh()
     with gateway.client(raw_key) as client:
-        assert [model["id"] for model in client.get("/v1/models").json()["data"]] == ["gpt-4o-mini"]
+        answer = client.get("/v1/models")
+        assert answer.status_code == 200, f"{answer.text} after {printed}"
+        assert [model["id"] for model in answer.json()["data"]] == ["gpt-4o-mini"]
 
 
 def test_a_provider_a_route_and_a_key_can_be_made_through_the_api(gateway: RunningGateway, tmp_path: Path) -> None:
