@@ -89,7 +89,7 @@ def _database(url: str) -> dict[str, Any]:
         "HOST": host,
         "PORT": str(parts.port or ""),
         "CONN_MAX_AGE": 0,
-        "CONN_HEALTH_CHECKS": True,  # the pool tests a connection before it is used: a restart of PostgreSQL ends them all
+        "CONN_HEALTH_CHECKS": True,  # the pool tests a connection first: a restart of PostgreSQL ends them all
         "OPTIONS": options,
     }
 
