@@ -46,9 +46,6 @@ class Endpoint(StrEnum):
     MODELS = "models"
 
 
-# --- content -----------------------------------------------------------------------------------------------------
-
-
 class Media(msgspec.Struct, frozen=True):
     """Where bytes come from: exactly one of `data` (base64 text), `url`, `file_id`."""
 
@@ -157,9 +154,6 @@ class Message(msgspec.Struct, frozen=True):
     name: str = ""
 
 
-# --- request -----------------------------------------------------------------------------------------------------
-
-
 class Tool(msgspec.Struct, frozen=True):
     """A function the model may call. `parameters` is a JSON schema object."""
 
@@ -253,8 +247,6 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
     title: str = ""
     user: str = ""
 
-
-# --- response ----------------------------------------------------------------------------------------------------
 
 Finish = Literal["stop", "length", "tool_calls", "content_filter", "refusal", "stop_sequence", "pause", "error", ""]
 
