@@ -20,7 +20,7 @@ from uuid import UUID
 import msgspec
 import psycopg
 import structlog
-from django.db import OperationalError, connections
+from django.db import DatabaseError, OperationalError, connections
 
 from providers import routing
 from providers.routing import Routing, TargetEntry
@@ -118,10 +118,12 @@ class Watcher:
                 async with connection:
                     await connection.execute("LISTEN conduit")
                     await self._follow(connection)
-            except (psycopg.Error, OSError, TimeoutError) as error:
+            except (psycopg.Error, DatabaseError, OSError, TimeoutError) as error:
                 if self._connected:
                     log.warning("database_away", reason=(str(error).strip() or type(error).__name__).splitlines()[0])
                 self._connected = False
+            except Exception as error:  # noqa: BLE001 (the task's edge: a worker that sees no change revokes nothing)
+                log.error("reload_failed", exc_info=error)
             await asyncio.sleep(RECONNECT_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 (spreads reconnects)
 
     async def _follow(self, connection: psycopg.AsyncConnection[Any]) -> None:

@@ -72,16 +72,22 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def django_db_setup() -> None:
     """Replaces pytest-django's: the database is there and migrated. A transactional test leaves its traces by being
     cloned anew instead of flushed, which keeps rows that migrations made and respects append-only triggers."""
-    from django.db import connections
     from django.test import TransactionTestCase
 
-    def restore(self: TransactionTestCase) -> None:
-        for connection in connections.all(initialized_only=True):
-            connection.close()
-            connection.close_pool()
-        harness.recreate(folder() / "pg", database_name())
+    TransactionTestCase._fixture_teardown = lambda self: renew()  # type: ignore[method-assign]
 
-    TransactionTestCase._fixture_teardown = restore  # type: ignore[method-assign]
+
+def renew() -> None:
+    """This worker's database as the migrations leave it, and nothing in memory that belongs to the former one."""
+    from django.db import connections
+
+    from conduit.core import keyring
+
+    for connection in connections.all(initialized_only=True):
+        connection.close()
+        connection.close_pool()
+    harness.recreate(folder() / "pg", database_name())
+    keyring.reset()
 
 
 @pytest.fixture

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.db import connections
 
 from conduit.core.ids import uuid7
-from tests.harness import engines, oracle, plugin
+from tests.harness import oracle, plugin
 from tests.harness.gateway import RunningGateway, running_gateway
 from tests.harness.speakers import SPEAKERS, Speaker
 
@@ -19,10 +18,7 @@ def committed(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
     """Database access with real commits for a whole module."""
     with django_db_blocker.unblock():
         yield
-        for connection in connections.all(initialized_only=True):
-            connection.close()
-            connection.close_pool()
-        engines.recreate(plugin.folder() / "pg", plugin.database_name())
+        plugin.renew()
 
 
 @pytest.fixture(scope="module")
