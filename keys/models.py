@@ -1,10 +1,11 @@
-"""Teams, virtual keys with their secrets, customers, budgets and budget periods."""
+"""Teams, virtual keys with their secrets, customers, budgets with their periods, and what workers hold of them."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
 from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 
 from conduit.core.ids import uuid7
@@ -151,18 +152,107 @@ class Budget(models.Model):
         return f"{self.owner_kind} {self.window}"
 
 
+class BudgetRaise(models.Model):
+    """More money for a while: the budget's limit is `extra_nanos` higher until `until`, then as it was."""
+
+    budget = models.ForeignKey(Budget, on_delete=models.CASCADE, related_name="raises")
+    extra_nanos = models.BigIntegerField()
+    until = models.DateTimeField()
+    created_by = models.CharField(max_length=254, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=models.Q(extra_nanos__gt=0), name="budget_raise_positive")]
+
+    def __str__(self) -> str:
+        return f"{self.budget_id} until {self.until:%Y-%m-%d %H:%M}"
+
+
 class BudgetPeriod(models.Model):
-    """One window of a budget. Never reset: the next window is the next row. Invariant: sums match usage events."""
+    """One window of a budget. Never reset: the next window is the next row.
+
+    Of a hard budget, at every commit: settled + leased + uncertain <= limit. `settled_nanos` is the sum of its usage
+    events, `leased_nanos` the sum of its leases, `uncertain_nanos` the holds of its unresolved uncertain attempts.
+    """
 
     budget = models.ForeignKey(Budget, on_delete=models.CASCADE, related_name="periods")
     starts_at = models.DateTimeField()
     ends_at = models.DateTimeField(null=True, blank=True)
     settled_nanos = models.BigIntegerField(default=0)
     leased_nanos = models.BigIntegerField(default=0)
+    uncertain_nanos = models.BigIntegerField(default=0)
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["budget", "starts_at"], name="budget_period_start")]
+        constraints = [
+            models.UniqueConstraint(fields=["budget", "starts_at"], name="budget_period_start"),
+            models.CheckConstraint(
+                condition=models.Q(leased_nanos__gte=0, uncertain_nanos__gte=0), name="budget_period_not_negative"
+            ),
+        ]
         ordering: ClassVar[list[str]] = ["-starts_at"]
 
     def __str__(self) -> str:
         return f"{self.budget_id} {self.starts_at:%Y-%m-%d}"
+
+
+class Worker(models.Model):
+    """A web process that holds leases; its id is its journal's name, so the shipper knows whose leases to close."""
+
+    id = models.UUIDField(primary_key=True)
+    node = models.CharField(max_length=64)
+    pid = models.IntegerField()
+    started_at = models.DateTimeField(auto_now_add=True)
+    seen_at = models.DateTimeField(auto_now_add=True, help_text="its last renewal")
+    stopped_at = models.DateTimeField(null=True, blank=True, help_text="it ended in order")
+
+    def __str__(self) -> str:
+        return f"{self.node} {self.pid}"
+
+
+class Lease(models.Model):
+    """What one worker may spend of one period without asking.
+
+    `granted_nanos` is what it was granted less what it gave back, `spent_nanos` what of it the ledger has settled (or
+    keeps for uncertain attempts); both only for this worker. Open is what lies between, never below zero.
+    """
+
+    worker = models.ForeignKey(Worker, on_delete=models.CASCADE, related_name="leases")
+    period = models.ForeignKey(BudgetPeriod, on_delete=models.CASCADE, related_name="leases")
+    granted_nanos = models.BigIntegerField(default=0)
+    spent_nanos = models.BigIntegerField(default=0)
+    held_nanos = models.BigIntegerField(default=0, help_text="held by requests in flight at the last renewal")
+    granted_at = models.DateTimeField(auto_now_add=True, help_text="when the worker first asked")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["worker", "period"], name="lease_once")]
+
+    def __str__(self) -> str:
+        return f"{self.worker_id} {self.period_id}"
+
+    @property
+    def open_nanos(self) -> int:
+        return max(0, self.granted_nanos - self.spent_nanos)
+
+
+class UncertainAttempt(models.Model):
+    """An attempt that may have been billed and whose cost nobody reported. Its hold stays until it is resolved."""
+
+    id = models.UUIDField(primary_key=True, help_text="the attempt's id: its usage event has the same")
+    time = models.DateTimeField(help_text="when it was dispatched: with the id the usage event's key")
+    team_id = models.UUIDField(null=True)
+    held_nanos = models.BigIntegerField()
+    periods = ArrayField(models.BigIntegerField(), default=list, help_text="budget periods that it is held in")
+    node = models.CharField(max_length=64)
+    reason = models.CharField(max_length=64, help_text="the usage event's error code")
+    created_at = models.DateTimeField(auto_now_add=True)
+    resolved_at = models.DateTimeField(null=True, blank=True)
+    resolved_by = models.CharField(max_length=254, blank=True)
+    cost_nanos = models.BigIntegerField(null=True, blank=True, help_text="what it was resolved to")
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["created_at"], condition=models.Q(resolved_at=None), name="uncertain_open"),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.id)

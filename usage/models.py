@@ -87,6 +87,7 @@ class UsageEvent(models.Model):
     price_id = models.UUIDField(null=True)
     arithmetic = models.JSONField(default=list, help_text="[[unit, count, nano-dollars per million, nano-dollars], …]")
     budgets = ArrayField(models.UUIDField(), default=list, help_text="budgets this cost counts against")
+    periods = ArrayField(models.BigIntegerField(), default=list, help_text="the budget periods it counts in")
     latency_us = models.BigIntegerField(default=0)
     ttft_us = models.BigIntegerField(null=True)
     overhead_us = models.BigIntegerField(null=True)

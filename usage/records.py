@@ -45,7 +45,11 @@ class Attempt(msgspec.Struct, array_like=True, kw_only=True, gc=False):
 
 
 class Dispatched(Attempt, tag=1, array_like=True, kw_only=True, gc=False):
-    """Written before the first upstream byte."""
+    """Written before the first upstream byte. `periods` are the budget periods that `held_nanos` is held in, by leases
+    of `worker`."""
+
+    periods: list[int] = []
+    worker: bytes = b""
 
 
 class Ended(Attempt, array_like=True, kw_only=True, gc=False):
@@ -70,6 +74,8 @@ class Ended(Attempt, array_like=True, kw_only=True, gc=False):
     error_message: str = ""
     flags: list[str] = []
     trace: list[dict[str, Any]] = []
+    periods: list[int] = []
+    worker: bytes = b""
 
 
 class Settled(Ended, tag=2, array_like=True, kw_only=True, gc=False):

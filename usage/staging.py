@@ -19,7 +19,7 @@ COLUMNS = (
     "id, time, request_id, attempt, final, key_id, team_id, customer, provider_id, credential_id, credential_version,"
     " route, model, dialect, endpoint, stream, status, outcome, exactness, input_tokens, output_tokens,"
     " cache_read_tokens, cache_write_tokens, reasoning_tokens, units, cost_nanos, held_nanos, price_id, arithmetic,"
-    " budgets, latency_us, ttft_us, overhead_us, tags, flags, error_code, error_message, trace"
+    " budgets, periods, latency_us, ttft_us, overhead_us, tags, flags, error_code, error_message, trace"
 )
 _NULL = "\\N"
 _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\x00": None})
@@ -118,6 +118,7 @@ def line(r: Ended) -> str:
             _id(r.price_id),
             _document(r.arithmetic),
             _ids(r.budgets),
+            "{" + ",".join(map(str, r.periods)) + "}",
             str(r.latency_us),
             _number(r.ttft_us),
             _number(r.overhead_us),
