@@ -49,8 +49,8 @@ ON CONFLICT (segment) DO UPDATE SET position = greatest(c.position, excluded.pos
 """
 
 _ADD_PERIODS = """
-INSERT INTO keys_budgetperiod (budget_id, starts_at, ends_at, settled_nanos, leased_nanos)
-SELECT budget_id, starts_at, ends_at, 0, 0
+INSERT INTO keys_budgetperiod (budget_id, starts_at, ends_at, settled_nanos, leased_nanos, uncertain_nanos)
+SELECT budget_id, starts_at, ends_at, 0, 0, 0
   FROM unnest(%(budgets)s::uuid[], %(starts)s::timestamptz[], %(ends)s::timestamptz[])
     AS wanted (budget_id, starts_at, ends_at)
 ON CONFLICT (budget_id, starts_at) DO NOTHING
