@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -231,7 +231,20 @@ def remove_budgets(owner_kind: str, owner_ids: Iterable[UUID]) -> None:
     rows.update(removed_at=now())
 
 
-def period_bounds(budget: Budget, at: datetime) -> Bounds:
+class Windowed(Protocol):
+    """What decides the windows of a budget."""
+
+    @property
+    def window(self) -> str: ...
+    @property
+    def timezone(self) -> str: ...
+    @property
+    def created_at(self) -> datetime: ...
+    @property
+    def epoch_at(self) -> datetime | None: ...
+
+
+def period_bounds(budget: Windowed, at: datetime) -> Bounds:
     """[start, end) in UTC of the period that `at` belongs to; end None for a lifetime.
 
     Pure. A reset (`epoch_at`) cuts its window in two: what came before it ends there, the running period begins there.

@@ -7,7 +7,7 @@ and those of every team above it.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from fnmatch import fnmatchcase
 from uuid import UUID
@@ -15,8 +15,8 @@ from uuid import UUID
 import msgspec
 
 from conduit.core.clock import now
-from keys.budgets import period_bounds
-from keys.models import Budget, BudgetPeriod, Customer, KeySecret, KeyState, OwnerKind, Team, VirtualKey
+from keys.budgets import Bounds, period_bounds
+from keys.models import Budget, Customer, KeySecret, KeyState, OwnerKind, Team, VirtualKey
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 DEEPEST_TEAM = 32
@@ -34,18 +34,22 @@ class RateScope(msgspec.Struct, frozen=True):
 
 
 class BudgetEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One budget in force. Times are Unix seconds."""
+    """One budget in force. Two entries are equal when nothing about the budget differs."""
 
     id: UUID
     owner_kind: str
     owner_name: str
     limit_nanos: int
     window: str
+    timezone: str
+    created_at: datetime
+    epoch_at: datetime | None
     hard: bool
-    row: Budget
+    unbounded: str
+    wait_ms: int
 
-    def bounds(self, at: datetime) -> tuple[datetime, datetime | None]:
-        return period_bounds(self.row, at)
+    def bounds(self, at: datetime) -> Bounds:
+        return period_bounds(self, at)
 
 
 class KeyEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,9 +143,19 @@ def budget_entry(row: Budget, owner_name: str) -> BudgetEntry:
         owner_name=owner_name,
         limit_nanos=row.limit_nanos,
         window=row.window,
+        timezone=row.timezone,
+        created_at=row.created_at,
+        epoch_at=row.epoch_at,
         hard=row.kind == "hard",
-        row=row,
+        unbounded=row.unbounded,
+        wait_ms=row.wait_ms,
     )
+
+
+def load_provider_budgets(provider_id: UUID, name: str) -> tuple[BudgetEntry, ...]:
+    """What may be spent at this provider by everybody together."""
+    rows = Budget.objects.filter(owner_kind=OwnerKind.PROVIDER, owner_id=provider_id, removed_at=None).order_by("id")
+    return tuple(budget_entry(row, name) for row in rows)
 
 
 class CustomerEntry(msgspec.Struct, frozen=True):
@@ -162,13 +176,3 @@ def load_customer(team_id: UUID | None, name: str) -> CustomerEntry | None:
     limited = (row.rpm, row.tpm) != (None, None)
     rates = (RateScope("customer", row.id, row.name, row.rpm, row.tpm, None),) if limited else ()
     return CustomerEntry(row.id, row.blocked, rates, tuple(budget_entry(budget, row.name) for budget in budgets))
-
-
-def settled(budgets: Iterable[UUID]) -> dict[tuple[UUID, float], int]:
-    """(budget, period start in Unix seconds) to settled nano-dollars, for the periods that have not ended."""
-    at = now()
-    rows = BudgetPeriod.objects.filter(budget_id__in=list(budgets)).exclude(ends_at__lte=at)
-    return {
-        (budget, start.timestamp()): nanos
-        for budget, start, nanos in rows.values_list("budget_id", "starts_at", "settled_nanos")
-    }

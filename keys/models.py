@@ -203,7 +203,7 @@ class Worker(models.Model):
     pid = models.IntegerField()
     started_at = models.DateTimeField(auto_now_add=True)
     seen_at = models.DateTimeField(auto_now_add=True, help_text="its last renewal")
-    stopped_at = models.DateTimeField(null=True, blank=True, help_text="it ended in order")
+    stopped_at = models.DateTimeField(null=True, blank=True, help_text="when its leases were closed")
 
     def __str__(self) -> str:
         return f"{self.node} {self.pid}"

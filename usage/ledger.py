@@ -14,9 +14,11 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from django.db import DataError, connection, transaction
 
 from conduit.core import clock
+from keys import leases
 from keys.budgets import period_bounds
 from keys.models import Budget, BudgetPeriod
 from usage import partitions, rollups
@@ -48,24 +50,11 @@ ON CONFLICT (segment) DO UPDATE SET position = greatest(c.position, excluded.pos
   closed = c.closed OR excluded.closed, updated_at = excluded.updated_at
 """
 
-_ADD_PERIODS = """
-INSERT INTO keys_budgetperiod (budget_id, starts_at, ends_at, settled_nanos, leased_nanos, uncertain_nanos)
-SELECT budget_id, starts_at, ends_at, 0, 0, 0
-  FROM unnest(%(budgets)s::uuid[], %(starts)s::timestamptz[], %(ends)s::timestamptz[])
-    AS wanted (budget_id, starts_at, ends_at)
-ON CONFLICT (budget_id, starts_at) DO NOTHING
+_UNCERTAIN = """
+INSERT INTO keys_uncertainattempt (id, time, team_id, held_nanos, periods, node, reason, created_at, resolved_by)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, '') ON CONFLICT DO NOTHING
 """
-# Whoever changes several periods locks them in the order of their ids (leases too), so nobody waits in a circle.
-_LOCK_PERIODS = """
-SELECT p.id, p.budget_id, p.starts_at FROM keys_budgetperiod p
-  JOIN unnest(%(budgets)s::uuid[], %(starts)s::timestamptz[]) AS wanted (budget_id, starts_at)
-    USING (budget_id, starts_at)
- ORDER BY p.id FOR NO KEY UPDATE OF p
-"""
-_SETTLE_PERIODS = """
-UPDATE keys_budgetperiod p SET settled_nanos = p.settled_nanos + spent.nanos
-  FROM unnest(%(ids)s::bigint[], %(nanos)s::bigint[]) AS spent (id, nanos) WHERE p.id = spent.id
-"""
+NOBODY = UUID(int=0)  # the worker of a record that no lease stood behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +98,7 @@ def apply(records: Iterable[Attempt], *, node: str = "", advances: Sequence[Adva
         partitions.ensure(_months(ended))
     applied = Applied()
     with transaction.atomic():
-        _insert(ended, applied)
+        _insert(ended, applied, node)
         _advance(node, advances)
     return applied
 
@@ -119,22 +108,23 @@ def _months(records: list[Ended]) -> set[datetime]:
     return {partitions.month_of(datetime.fromtimestamp(hour * 3600, UTC)) for hour in hours}
 
 
-def _insert(records: list[Ended], applied: Applied) -> None:
+def _insert(records: list[Ended], applied: Applied, node: str) -> None:
     """Halves a batch that PostgreSQL refuses for its content until the one bad record is found and set aside."""
     if not records:
         return
     try:
         with transaction.atomic():
-            duplicates = _copy(records)
-            new = _first_of_each(records, duplicates)
-            _settle(new)
+            placed = _placed(records)
+            duplicates = _copy(placed)
+            new = _first_of_each(placed, duplicates)
+            _settle(new, node)
     except (DataError, OverflowError) as error:
         if len(records) == 1:
             applied.rejected.append((records[0], str(error).splitlines()[0]))
             return
         middle = len(records) // 2
-        _insert(records[:middle], applied)
-        _insert(records[middle:], applied)
+        _insert(records[:middle], applied, node)
+        _insert(records[middle:], applied, node)
         return
     applied.inserted += len(new)
     applied.duplicates += len(records) - len(new)
@@ -160,43 +150,72 @@ def _first_of_each(records: list[Ended], duplicates: set[bytes]) -> list[Ended]:
     return [record for attempt_id, record in first.items() if attempt_id not in duplicates]
 
 
-def _settle(records: list[Ended]) -> None:
-    """Adds each cost to the period of each of its budgets that the attempt was dispatched in."""
-    spent = _spent_by_period([record for record in records if record.budgets and record.cost_nanos])
-    if not spent:
-        return
-    wanted = sorted(spent, key=lambda period: (period[0], period[1]))
-    places: dict[str, Any] = {"budgets": [period[0] for period in wanted], "starts": [period[1] for period in wanted]}
-    with connection.cursor() as cursor:
-        cursor.execute(_ADD_PERIODS, {**places, "ends": [period[2] for period in wanted]})
-        cursor.execute(_LOCK_PERIODS, places)
-        ids = {(budget, start): row_id for row_id, budget, start in cursor.fetchall()}
-        totals = [(ids[budget, start], nanos) for (budget, start, _), nanos in spent.items()]
-        cursor.execute(
-            _SETTLE_PERIODS, {"ids": [row_id for row_id, _ in totals], "nanos": [nanos for _, nanos in totals]}
-        )
+def _settle(records: list[Ended], node: str) -> None:
+    """Moves each cost from the lease that held it to its periods; what is uncertain is set aside there."""
+    amounts: defaultdict[tuple[UUID, int], list[int]] = defaultdict(lambda: [0, 0])
+    for record in records:
+        uncertain_ = record.exactness == Exactness.UNCERTAIN.value
+        worker = UUID(bytes=record.worker) if record.worker else NOBODY
+        for period in set(record.periods) if record.cost_nanos or uncertain_ else ():
+            amounts[worker, period][0] += record.cost_nanos
+            amounts[worker, period][1] += record.held_nanos if uncertain_ else 0
+    leases.settle({place: (cost, held) for place, (cost, held) in amounts.items()})
+    doubtful = [record for record in records if record.exactness == Exactness.UNCERTAIN.value]
+    if doubtful:
+        with connection.cursor() as cursor:
+            cursor.executemany(_UNCERTAIN, [_uncertain_row(record, node) for record in doubtful])
+
+
+def _uncertain_row(record: Ended, node: str) -> list[Any]:
+    return [
+        UUID(bytes=record.attempt_id),
+        instant(record.time_us),
+        UUID(bytes=record.team_id) if record.team_id else None,
+        record.held_nanos,
+        sorted(set(record.periods)),
+        node,
+        record.error_code,
+        clock.now(),
+    ]
 
 
 _Period = tuple[UUID, datetime, datetime | None]
 
 
-def _spent_by_period(records: list[Ended]) -> dict[_Period, int]:
-    ids = {UUID(bytes=budget) for record in records for budget in record.budgets}
-    # A budget that was deleted for good has no period to add to; its events keep naming it.
+def _placed(records: list[Ended]) -> list[Ended]:
+    """With the periods that a worker could not name, found by the attempt's time; a budget deleted for good has none.
+
+    The records that came stay as they are: when this transaction fails, the periods it made are gone with it.
+    """
+    lost = [record for record in records if record.budgets and (0 in record.periods or not record.periods)]
+    if not lost:
+        return records
+    ids = {UUID(bytes=budget) for record in lost for budget in record.budgets}
     budgets = {budget.id.bytes: budget for budget in Budget.objects.filter(id__in=ids)}
     resets = _resets([budget for budget in budgets.values() if budget.epoch_at is not None])
-    spent: defaultdict[_Period, int] = defaultdict(int)
+    places: dict[tuple[bytes, bytes], _Period] = {}
     running: dict[bytes, tuple[int, int, _Period]] = {}
-    for record in records:
-        for budget_id in set(record.budgets):
-            budget = budgets.get(budget_id)
-            if budget is None:
-                continue
+    for record in lost:
+        for budget_id in set(record.budgets) & budgets.keys():
             period = running.get(budget_id)
             if period is None or not period[0] <= record.time_us < period[1]:
+                budget = budgets[budget_id]
                 period = running[budget_id] = _period(budget, record.time_us, resets.get(budget.id, []))
-            spent[period[2]] += record.cost_nanos
-    return spent
+            places[record.attempt_id, budget_id] = period[2]
+    rows = leases.open_periods(sorted(set(places.values()), key=lambda period: period[:2]))
+    found = {}
+    for record in lost:
+        known = dict(zip(record.budgets, record.periods, strict=True)) if record.periods else {}
+        named = [known.get(budget) or _row(rows, places.get((record.attempt_id, budget))) for budget in record.budgets]
+        found[record.attempt_id] = [period for period in named if period]
+    return [
+        msgspec.structs.replace(record, periods=found[record.attempt_id]) if record.attempt_id in found else record
+        for record in records
+    ]
+
+
+def _row(rows: dict[tuple[UUID, datetime], int], period: _Period | None) -> int:
+    return rows.get(period[:2], 0) if period else 0
 
 
 def _resets(budgets: list[Budget]) -> dict[UUID, list[datetime]]:

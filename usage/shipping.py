@@ -15,9 +15,10 @@ from threading import Event
 from types import FrameType
 
 import structlog
-from django.db import InterfaceError, OperationalError, connection
+from django.db import InterfaceError, OperationalError, connection, transaction
 
 from conduit.core import clock
+from keys import leases
 from usage import records
 from usage.journal import Damaged, Segment, segments
 from usage.ledger import Advance, Applied, apply, uncertain
@@ -141,13 +142,16 @@ class Shipper:
         return steps
 
     def _adopt(self, tail: Tail) -> None:
-        """The worker is gone and everything it wrote is applied: what it left open is uncertain."""
+        """The worker is gone and everything it wrote is applied: what it left open is uncertain, and keeps its hold;
+        the rest of its leases goes back."""
         lost: list[Ended] = [uncertain(dispatched) for _, dispatched in tail.open.values()]
-        if lost:
-            applied = apply(lost)
-            self._count(applied)
-            self.status.uncertain += applied.inserted
-            log.warning("attempts of a dead worker are uncertain", writer=tail.writer, attempts=len(lost))
+        with transaction.atomic():
+            applied = apply(lost, node=self.node)
+            returned = leases.close(tail.worker) if tail.worker else 0
+        self._count(applied)
+        self.status.uncertain += applied.inserted
+        if lost or returned:
+            log.warning("a worker ended", writer=tail.writer, uncertain=len(lost), returned_nanos=returned)
         tail.open.clear()
         tail.finished = True
 

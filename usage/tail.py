@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from uuid import UUID
 
 from usage.journal import Damaged, JournalReader, Segment
 from usage.ledger import Advance
@@ -29,6 +30,12 @@ class Tail:
     open: dict[bytes, tuple[str, Dispatched]] = field(default_factory=dict)
     dead_passes: int = 0
     finished: bool = False
+
+    @property
+    def worker(self) -> UUID | None:
+        """Whose leases end with this journal; None for a writer that is no worker."""
+        name = self.writer.rpartition("-")[2]
+        return UUID(name) if len(name) == 32 and all(letter in "0123456789abcdef" for letter in name) else None
 
     def resume(self, segment: Segment, position: int, closed_at: float | None) -> None:
         """Takes a cursor up: reads what is applied already once more, only to know which attempts it left open."""

@@ -62,18 +62,34 @@ SELECT o.id::text AS what, b.id::text AS budget FROM owned o JOIN keys_budget b 
 
 _PERIODS = """
 WITH spent AS (
-  SELECT (SELECT p.id FROM keys_budgetperiod p
-           WHERE p.budget_id = b.id AND p.starts_at <= greatest(e.time, b.created_at)
-           ORDER BY p.starts_at DESC LIMIT 1) AS period, sum(e.cost_nanos) AS nanos
-    FROM usage_event e CROSS JOIN LATERAL (SELECT DISTINCT unnest(e.budgets) AS id) AS named
-    JOIN keys_budget b ON b.id = named.id
-   WHERE e.cost_nanos <> 0
-   GROUP BY 1
+  SELECT named.id AS period, sum(e.cost_nanos) AS nanos
+    FROM usage_event e CROSS JOIN LATERAL (SELECT DISTINCT unnest(e.periods) AS id) AS named
+   WHERE e.cost_nanos <> 0 GROUP BY 1
 )
-SELECT p.budget_id::text AS what, p.starts_at::text AS period, coalesce(p.settled_nanos, 0) AS recorded,
-       coalesce(s.nanos, 0) AS computed
+SELECT coalesce(p.budget_id::text, s.period::text) AS what, p.starts_at::text AS period,
+       coalesce(p.settled_nanos, 0) AS recorded, coalesce(s.nanos, 0) AS computed
   FROM keys_budgetperiod p FULL JOIN spent s ON s.period = p.id
  WHERE coalesce(p.settled_nanos, 0) <> coalesce(s.nanos, 0)
+"""
+
+_LEASES = """
+WITH lent AS (
+  SELECT period_id AS id, sum(greatest(granted_nanos - spent_nanos, 0)) AS nanos FROM keys_lease GROUP BY 1
+)
+SELECT p.budget_id::text AS what, p.starts_at::text AS period, p.leased_nanos AS recorded,
+       coalesce(l.nanos, 0) AS computed
+  FROM keys_budgetperiod p LEFT JOIN lent l USING (id) WHERE p.leased_nanos <> coalesce(l.nanos, 0)
+"""
+
+_UNCERTAIN = """
+WITH kept AS (
+  SELECT named.id, sum(u.held_nanos) AS nanos
+    FROM keys_uncertainattempt u CROSS JOIN LATERAL (SELECT DISTINCT unnest(u.periods) AS id) AS named
+   WHERE u.resolved_at IS NULL GROUP BY 1
+)
+SELECT p.budget_id::text AS what, p.starts_at::text AS period, p.uncertain_nanos AS recorded,
+       coalesce(k.nanos, 0) AS computed
+  FROM keys_budgetperiod p LEFT JOIN kept k USING (id) WHERE p.uncertain_nanos <> coalesce(k.nanos, 0)
 """
 
 
@@ -103,9 +119,14 @@ CHECKS: dict[str, tuple[str, str]] = {
     "priced": ("No work at a known price is recorded without its arithmetic.", _PRICED),
     "budgets": ("Every attempt counts against each budget in force for its key and teams.", _BUDGETS),
     "periods": ("Every budget period's settled amount is the sum of its usage events.", _PERIODS),
+    "leases": ("What is leased of every period is the sum of its workers' leases.", _LEASES),
+    "uncertain": ("What is set aside of every period is the holds of its uncertain attempts.", _UNCERTAIN),
     "hours": ("The hourly rollup equals the usage events.", _HOURS),
     "tag-hours": ("The rollup by tag equals the usage events.", _TAG_HOURS),
 }
+
+
+ALWAYS_WHOLE = ("periods", "leases", "uncertain")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +159,13 @@ class Verification:
 def verify(*, since: datetime | None = None) -> Verification:
     """Runs every check, over the events dispatched since then (to the hour), or over all of them.
 
-    `periods` always goes over all events, because a period may last for ever; with `since` it is left out.
+    `since` leaves out what goes over all there is, because a period may last for ever (ALWAYS_WHOLE).
     """
     start = (since or _ALWAYS).replace(minute=0, second=0, microsecond=0)
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*), coalesce(sum(cost_nanos), 0) FROM usage_event WHERE time >= %s", [start])
         events, cost_nanos = cursor.fetchone() or (0, 0)
-    names = [name for name in CHECKS if since is None or name != "periods"]
+    names = [name for name in CHECKS if since is None or name not in ALWAYS_WHOLE]
     return Verification(events, int(cost_nanos), [_run(name, start) for name in names])
 
 

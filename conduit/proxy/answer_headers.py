@@ -53,7 +53,8 @@ def _of_budgets(gateway: Gateway, call: Call) -> Headers:
     """`x-conduit-budget-remaining-usd`: the least that any of the budgets has left."""
     if not call.budgets:
         return []
-    left = min(budget.limit_nanos - gateway.spending.settled(budget) for budget in call.budgets)
+    at = gateway.now()
+    left = min(gateway.holds.known(budget, at).remaining for budget in call.budgets)
     return [(b"x-conduit-budget-remaining-usd", format_usd(max(0, left)).encode())]
 
 

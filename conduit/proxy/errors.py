@@ -85,6 +85,10 @@ def budget_exceeded(message: str) -> ApiError:
     return error
 
 
+def budget_busy(message: str) -> ApiError:
+    return ApiError(429, "rate_limit_error", "budget_busy", message, retry_after=1)
+
+
 def customer_blocked(name: str) -> ApiError:
     return ApiError(403, "permission_error", "customer_blocked", f"The customer {name!r} is blocked.", param="user")
 

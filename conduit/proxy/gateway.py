@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from contextlib import suppress
 from uuid import UUID
 
@@ -19,15 +21,18 @@ from redis.backoff import NoBackoff
 from conduit.core import keyring
 from conduit.core.ids import uuid7
 from conduit.proxy import errors, metrics, snapshot
+from conduit.proxy.bank import PostgresBank
 from conduit.proxy.rate_gate import RateGate
 from conduit.proxy.request_log import RequestLog
 from conduit.proxy.snapshot import Database, Snapshot, Watcher
 from keys import entries
 from keys.authentication import KeyCache
 from keys.entries import BudgetEntry, CustomerEntry, KeyEntry
+from keys.holds import Holds
+from keys.leases import BankAway
 from keys.limits import VALKEY_DEADLINE, RateLimits
-from keys.spending import Spending
-from providers.routing import TargetEntry
+from keys.slices import Hold, Request
+from providers.routing import ProviderEntry, TargetEntry
 from providers.transport import Transport
 from usage.journal import JournalWriter
 from usage.node import node_id
@@ -45,19 +50,20 @@ class Gateway:
     keys: KeyCache
     journal: JournalWriter
     transport: Transport
+    holds: Holds
     rates: RateGate
     request_log: RequestLog
 
     def __init__(self) -> None:
         self.rng = random.Random()  # noqa: S311 (draws by weight)
-        self.spending = Spending()
         self.tally = metrics.Tally()
         self.ready = False
         self.draining = False
         self._database = Database()
         self._customers: OrderedDict[tuple[UUID | None, str], CustomerEntry | None] = OrderedDict()
+        self._provider_budgets: dict[UUID, tuple[BudgetEntry, ...]] = {}
         self._prices: dict[tuple[UUID, str], PriceRow | None] = {}
-        self._watcher = Watcher(self._reload, self._keys_changed)
+        self._watcher = Watcher(self)
         self._tasks: list[asyncio.Task[None]] = []
 
     # --- life
@@ -66,8 +72,11 @@ class Gateway:
         await self._database.run(keyring.check_database)
         pepper = await self._database.run(keyring.purpose_key, "pepper")
         self.keys = KeyCache(self._load_key, {pepper[0]: pepper[1]})
-        worker = uuid7().hex
+        self.worker = uuid7()
+        worker = self.worker.hex
         self.journal = JournalWriter(settings.JOURNAL_DIR, node_id(), worker, settings.JOURNAL_FSYNC)
+        self._bank = PostgresBank(self.worker, node_id())
+        self.holds = Holds(self._bank)
         self.request_log = RequestLog(settings.CONDUIT_HOME / "log" / f"requests-{os.getpid()}.jsonl")
         self.transport = Transport(egress_allowed())
         valkey = Redis.from_url(
@@ -78,8 +87,9 @@ class Gateway:
         )
         self._valkey = valkey
         self.rates = RateGate(RateLimits(valkey, worker))
-        await self._reload()
+        await self.snapshot_changed()
         self._tasks.append(asyncio.create_task(self._watcher.run(), name="watcher"))
+        self._tasks.append(asyncio.create_task(self.holds.run(), name="holds"))
         self._tasks.append(asyncio.create_task(self._tick_forever(), name="tick"))
         self.ready = True
 
@@ -90,6 +100,9 @@ class Gateway:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+        with suppress(BankAway):  # then they come back with the journal
+            await self.holds.give_back()
+        await self._bank.close()
         await self.transport.close()
         await self._valkey.aclose()
         self.journal.close()
@@ -98,7 +111,7 @@ class Gateway:
 
     # --- what the watcher calls
 
-    async def _reload(self) -> None:
+    async def snapshot_changed(self) -> None:
         fresh = await self._database.run(snapshot.load)
         self.snapshot = fresh
         self._prices.clear()
@@ -106,11 +119,18 @@ class Gateway:
             for name in provider.unreadable:
                 log.error("credential_unreadable", provider=provider.name, credential=name)
 
-    def _keys_changed(self, key_id: UUID | None) -> None:
-        self.keys.drop(key_id)
+    def keys_changed(self, key: UUID | None) -> None:
+        self.keys.drop(key)
         self._customers.clear()
-        if key_id is None:
-            self.spending.forget()
+        if key is None:
+            self._provider_budgets.clear()
+
+    def budget_changed(self, budget: UUID) -> None:
+        self.holds.doubt(budget)
+
+    def lease_wanted(self, period: int, worker: UUID) -> None:
+        if worker != self.worker:
+            self.holds.recalled(period)
 
     async def _tick_forever(self) -> None:
         """Whether the database is there or not: what is flushed, renewed and given back here must not wait for it."""
@@ -127,10 +147,8 @@ class Gateway:
         self.tally.flush()
         metrics.SNAPSHOT_AGE.set(self.database_away())
         await self.rates.limits.tick()
-        followed = self.spending.followed()
-        if followed and not self.database_away():
-            with suppress(DatabaseError):  # the watcher tells
-                self.spending.update(await self._database.soon(entries.settled, followed))
+        with suppress(BankAway):  # the watcher tells
+            await self.holds.tick(self.now())
 
     # --- what a request asks
 
@@ -138,6 +156,10 @@ class Gateway:
         """Seconds since the database last answered; 0 while it is there."""
         away = self._watcher.away()
         return 0.0 if away < 2.0 or self._watcher.last_contact == 0.0 else away
+
+    def now(self) -> float:
+        """Unix seconds by the database's clock, which decides in which window money is spent."""
+        return time.time() + self._watcher.offset
 
     def check_serving(self) -> None:
         """Raises ApiError 503 when nothing may be admitted: starting, draining, out of grace, or no room to record."""
@@ -159,8 +181,34 @@ class Gateway:
 
     async def _follow(self, budgets: tuple[BudgetEntry, ...]) -> None:
         if budgets:
-            ids = [budget.id for budget in budgets]
-            self.spending.track(budgets, await self._database.soon(entries.settled, ids))
+            try:
+                await self.holds.follow(budgets, self.now())
+            except BankAway as error:
+                raise errors.budget_unavailable() from error
+
+    async def provider_budgets(self, provider: ProviderEntry) -> tuple[BudgetEntry, ...]:
+        """What may be spent there by everybody together."""
+        try:
+            return self._provider_budgets[provider.id]
+        except KeyError:
+            pass
+        try:
+            found = await self._database.soon(entries.load_provider_budgets, provider.id, provider.name)
+        except DatabaseError as error:
+            raise errors.budget_unavailable() from error
+        await self._follow(found)
+        self._provider_budgets[provider.id] = found
+        return found
+
+    async def hold(self, budgets: Sequence[BudgetEntry], request: Request) -> tuple[Hold, int]:
+        """The hold, and the instant it counts at in microseconds. Raises keys.holds.Refused."""
+        while True:
+            at = self.now()
+            hold = await self.holds.obtain(self.holds.slices(budgets, at), request)
+            now = self.now()
+            if all(one.start <= now < one.end for one in hold.slices):
+                return hold, int(now * 1e6)
+            self.holds.settle(hold, 0)  # the window ended while it waited
 
     async def customer(self, team: UUID | None, name: str) -> CustomerEntry | None:
         key = (team, name)

@@ -64,17 +64,16 @@ def own_view(gateway: Gateway, call: Call) -> Answer:
         "tags": list(key.tags),
     }
     for budget in key.budgets:
-        settled = gateway.spending.settled(budget)
-        resets = gateway.spending.resets_at(budget)
+        one = gateway.holds.known(budget, gateway.now())
         item: dict[str, Any] = {
             "scope": budget.owner_kind,
             "window": budget.window,
             "kind": "hard" if budget.hard else "soft",
-            "remaining_usd": format_usd(max(0, budget.limit_nanos - settled)),
-            "resets_at": rfc3339(resets) if resets else None,
+            "remaining_usd": format_usd(max(0, one.remaining)),
+            "resets_at": rfc3339(one.ended_at) if one.ended_at else None,
         }
         if budget.owner_kind == "key":
-            item |= {"limit_usd": format_usd(budget.limit_nanos), "settled_usd": format_usd(settled)}
+            item |= {"limit_usd": format_usd(one.allowed), "settled_usd": format_usd(one.settled)}
         shown["budgets"].append(item)
     return Answer(200, [JSON, (b"cache-control", b"no-store")], orjson.dumps(shown))
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from conduit.core.ids import uuid7
-from conduit.proxy import admission, answer_headers, errors, streaming
+from conduit.proxy import admission, answer_headers, errors, reservation, streaming
 from conduit.proxy.call import EVENTS, JSON, Answer, Call
+from conduit.proxy.errors import ApiError
 from conduit.proxy.settlement import Attempt, untold
 from providers.adapters.base import Adapter, Relay, Upstream, UpstreamRequest
 from providers.adapters.types import ChatRequest
@@ -46,21 +47,24 @@ async def _try_candidates(gateway: Gateway, call: Call, route: RouteEntry) -> An
     chosen = list(islice(candidates(route, gateway.rng), MAX_ATTEMPTS))
     if not chosen:
         raise errors.no_credential(route.name)
+    failed: ApiError | None = None
     for left, candidate in zip(range(len(chosen) - 1, -1, -1), chosen, strict=True):
-        attempt_id, cap = uuid7(), admission.output_cap(call, candidate.target)
-        price = gateway.price(candidate.target)
-        held = admission.hold(gateway, call, candidate.target, price, cap)
-        request = _build(call, candidate, route, cap, attempt_id)
-        attempt = Attempt(gateway, call, candidate, price, held, attempt_id)
+        try:
+            attempt, request = await _begin(gateway, call, candidate, route)
+        except ApiError as error:
+            if left and error.status == 429:  # another provider may be cheaper or have money left
+                failed = failed or error
+                continue
+            raise failed or error from error
         await gateway.journal.durable()
         try:
             return await _deliver(gateway, call, candidate, route, request, attempt)
         except UpstreamError as error:
-            shown = attempt.shown(error)
-            again = left > 0 and error.billed == "no" and not isinstance(error, RequestRejected)
-            attempt.fail(shown, error, final=not again)
+            failed = attempt.shown(error)
+            again = left > 0 and not isinstance(error, RequestRejected)
+            attempt.fail(failed, error, final=not again)
             if not again:
-                raise shown from error
+                raise failed from error
         except asyncio.CancelledError:
             attempt.cancel(None, answer_bytes=0)
             raise
@@ -68,6 +72,22 @@ async def _try_candidates(gateway: Gateway, call: Call, route: RouteEntry) -> An
             attempt.fail(errors.internal(call.request_id), InvalidResponse(type(error).__name__), final=True)
             raise
     raise AssertionError("the last candidate returns or raises")
+
+
+async def _begin(
+    gateway: Gateway, call: Call, candidate: Candidate, route: RouteEntry
+) -> tuple[Attempt, UpstreamRequest]:
+    """Holds the worst case and records the attempt as dispatched. Raises ApiError; then nothing is held."""
+    target, attempt_id = candidate.target, uuid7()
+    price = gateway.price(target)
+    budgets = (*call.budgets, *await gateway.provider_budgets(target.provider))
+    reserved = await reservation.reserve(gateway, call, target, price, budgets)
+    try:
+        request = _build(call, candidate, route, reserved.cap, attempt_id)
+        return Attempt(gateway, call, candidate, price, reserved, attempt_id), request
+    except BaseException:
+        gateway.holds.settle(reserved.hold, 0)
+        raise
 
 
 def _build(call: Call, candidate: Candidate, route: RouteEntry, cap: int | None, attempt_id: UUID) -> UpstreamRequest:

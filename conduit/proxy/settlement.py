@@ -7,6 +7,7 @@ safe in a `finally`. A second call changes nothing.
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -17,6 +18,7 @@ from conduit.proxy import metrics
 from conduit.proxy.call import Call
 from conduit.proxy.dialects.prompt_tokens import prompt_tokens
 from conduit.proxy.errors import ApiError, from_upstream
+from conduit.proxy.reservation import Reserved
 from providers.adapters.estimate import BYTES_PER_TOKEN, tokens_in, tokens_in_bytes
 from providers.adapters.types import ChatRequest, Usage
 from providers.errors import UpstreamError
@@ -41,16 +43,16 @@ class Attempt:
         call: Call,
         candidate: Candidate,
         price: PriceRow | None,
-        held: int,
+        reserved: Reserved,
         attempt_id: UUID,
     ) -> None:
         self._gateway, self._call, self._candidate, self._price = gateway, call, candidate, price
-        self._held = held
+        self._hold, self.cap = reserved.hold, reserved.cap
         self.id = attempt_id
         self.open = True
         self.unread = 0  # bytes of a whole answer that came and was not understood
         self.streaming = False  # the stream's generator owns the upstream connection and the attempt's end
-        self._time_us = _now_us()
+        self._time_us = reserved.time_us
         self._began = time.perf_counter()
         self._first: float | None = None
         self.cost: Cost | None = None
@@ -77,8 +79,10 @@ class Attempt:
             "dialect": call.path.dialect.value,
             "endpoint": call.path.endpoint.value,
             "stream": call.inbound.head.stream,
-            "held_nanos": self._held,
-            "budgets": [budget.id.bytes for budget in call.budgets],
+            "held_nanos": self._hold.nanos,
+            "budgets": [budget.bytes for budget in self._hold.budgets],
+            "periods": self._hold.periods,
+            "worker": self._gateway.worker.bytes,
             "tags": call.tags,
             "price_id": self._price.id.bytes if self._price else None,
         }
@@ -87,6 +91,11 @@ class Attempt:
         """The client's view of the error, with this attempt's secrets masked in the provider's words."""
         error.message = mask(error.message, self._candidate.credential.masks())
         return from_upstream(error)
+
+    def most_frames(self) -> float:
+        """Each frame of a stream carries a token at least: more than the cap's is more than was asked for."""
+        assert self._call.inbound is not None
+        return math.inf if self.cap is None else self.cap * self._call.inbound.head.n
 
     def first_byte(self) -> None:
         """The first streamed bytes are about to leave for the client."""
@@ -118,12 +127,24 @@ class Attempt:
         answer_bytes: int = 0,
         final: bool,
     ) -> None:
-        """The attempt failed. An error after which the provider may bill is estimated, others cost nothing."""
+        """The attempt failed. What surely was not billed costs nothing; of what may have been, what came is estimated.
+        Where nothing came and a hard budget applies, its hold stays: the cost is uncertain until somebody knows it."""
+        uncertain = False
         if usage is None and answer_bytes == 0:
             if cause is None or cause.billed == "no":
                 usage = Usage()
             answer_bytes = self.unread
-        self._end(usage, answer_bytes, status=error.status, outcome="error", final=final, error=error, partial=True)
+            uncertain = usage is None and not answer_bytes and self._hold.limited
+        self._end(
+            Usage() if uncertain else usage,
+            answer_bytes,
+            status=error.status,
+            outcome="error",
+            final=final,
+            error=error,
+            partial=True,
+            uncertain=uncertain,
+        )
 
     def _end(  # noqa: PLR0913 (private: the three public ends fill it)
         self,
@@ -135,13 +156,14 @@ class Attempt:
         final: bool = True,
         error: ApiError | None = None,
         partial: bool = False,
+        uncertain: bool = False,
     ) -> None:
         if not self.open:
             return
         self.open = False
         self._call.ended = self._call.ended or final
         call, now = self._call, time.perf_counter()
-        exactness = "exact"
+        exactness = "uncertain" if uncertain else "exact"
         if usage is None:
             usage = self._estimate(answer_bytes)
             exactness = "estimated"
@@ -179,7 +201,10 @@ class Attempt:
             )
         )
         call.tokens += usage.input_tokens + usage.output_tokens
-        self._gateway.spending.add(call.budgets, priced.nanos)
+        if uncertain:
+            self._gateway.holds.keep(self._hold)
+        else:
+            self._gateway.holds.settle(self._hold, priced.nanos)
         self._count(usage, priced, status, outcome, final=final)
 
     def _mended(self, usage: Usage, answer_bytes: int) -> Usage:

@@ -2,7 +2,8 @@
 
 A change raises the epoch row and notifies in its own transaction (migrations `0002_epoch`). The watcher listens and
 polls the row every 250 ms, so a lost notification costs at most that. `keys:17:<id>` drops one key, a gap in the
-numbers drops them all. While the database is away, what is cached serves for CONDUIT_DATABASE_GRACE seconds.
+numbers drops them all; `budget:<id>` and `lease:<period>:<worker>` are about money. While the database is away, what
+is cached serves for CONDUIT_DATABASE_GRACE seconds.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -29,6 +30,8 @@ from usage.pricing import PriceBook, PriceRow, load_book
 POLL_SECONDS = 0.25
 ANSWER_SECONDS = 3.0  # a database that hangs counts as away
 RECONNECT_SECONDS = 0.5
+CLOCKS_APART = 0.05  # seconds; less is not worth correcting
+_POLL = "SELECT snapshot, keys, extract(epoch FROM clock_timestamp()) FROM core_epoch WHERE id = 1"
 log = structlog.get_logger("conduit.snapshot")
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -89,17 +92,34 @@ def _job(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         connections.close_all()
 
 
-def _connection_parameters() -> dict[str, Any]:
+def connection_parameters() -> dict[str, Any]:
     parameters = connections["default"].get_connection_params()
     wanted = ("host", "port", "user", "password", "dbname", "sslmode", "sslrootcert")
     return {name: parameters[name] for name in wanted if parameters.get(name)}
 
 
-class Watcher:
-    """Calls `on_snapshot()` and `on_keys(key id or None)` when the epochs move."""
+class Watched(Protocol):
+    """Who is told."""
 
-    def __init__(self, on_snapshot: Callable[[], Awaitable[None]], on_keys: Callable[[UUID | None], None]) -> None:
-        self._on_snapshot, self._on_keys = on_snapshot, on_keys
+    async def snapshot_changed(self) -> None: ...
+
+    def keys_changed(self, key: UUID | None) -> None:
+        """One key, or any."""
+        ...
+
+    def budget_changed(self, budget: UUID) -> None: ...
+
+    def lease_wanted(self, period: int, worker: UUID) -> None:
+        """Another worker lacks money of this period."""
+        ...
+
+
+class Watcher:
+    """Tells one listener what changes: the epochs' moves for sure, calls for leases as they come."""
+
+    def __init__(self, told: Watched) -> None:
+        self._told = told
+        self.offset = 0.0  # seconds that the database's clock is ahead of ours; windows go by the database's
         self._epochs = {"snapshot": -1, "keys": -1}
         self.last_contact = 0.0  # monotonic seconds
         self._connected = False
@@ -113,7 +133,7 @@ class Watcher:
         while True:
             try:
                 connection = await psycopg.AsyncConnection.connect(
-                    **_connection_parameters(), autocommit=True, connect_timeout=5
+                    **connection_parameters(), autocommit=True, connect_timeout=5
                 )
                 async with connection:
                     await connection.execute("LISTEN conduit")
@@ -135,25 +155,36 @@ class Watcher:
 
     async def _poll(self, connection: psycopg.AsyncConnection[Any]) -> None:
         async with asyncio.timeout(ANSWER_SECONDS):
-            cursor = await connection.execute("SELECT snapshot, keys FROM core_epoch WHERE id = 1")
+            asked = time.time()
+            cursor = await connection.execute(_POLL)
             row = await cursor.fetchone()
         if row is None:
             return
-        snapshot, keys = row
+        snapshot, keys, clock = row
+        self._set_clock(asked, float(clock), time.time())
         if snapshot != self._epochs["snapshot"]:
-            await self._on_snapshot()
+            await self._told.snapshot_changed()
             self._epochs["snapshot"] = snapshot
         if keys != self._epochs["keys"]:
-            self._on_keys(None)
+            self._told.keys_changed(None)
             self._epochs["keys"] = keys
         self.last_contact = time.monotonic()
+
+    def _set_clock(self, asked: float, theirs: float, answered: float) -> None:
+        """A difference that the round trip itself may explain is none."""
+        offset = theirs - (asked + answered) / 2
+        self.offset = offset if abs(offset) > max(CLOCKS_APART, answered - asked) else 0.0
 
     async def _noticed(self, payload: str) -> None:
         topic, _, rest = payload.partition(":")
         epoch, _, subject = rest.partition(":")
+        if topic == "lease":
+            self._told.lease_wanted(int(epoch), UUID(subject))
+        elif topic == "budget":
+            self._told.budget_changed(UUID(rest))
         if topic not in self._epochs or not epoch.isdigit():
             return
         if topic == "keys" and int(epoch) == self._epochs["keys"] + 1 and subject:
-            self._on_keys(UUID(subject))
+            self._told.keys_changed(UUID(subject))
             self._epochs["keys"] = int(epoch)
         # everything else is read by the poll that follows at once

@@ -33,7 +33,7 @@ from providers.adapters.types import (
     Usage,
     UsageSeen,
 )
-from providers.errors import UpstreamError
+from providers.errors import InvalidResponse, UpstreamError
 from providers.transport import UpstreamAnswer
 
 
@@ -146,6 +146,7 @@ async def pieces(
 ) -> AsyncIterator[bytes]:
     """The whole stream for the client, from its `first` piece on."""
     whole = False
+    most = attempt.most_frames()
     began = perf_counter()
     try:
         yield b""  # the caller takes this one at once: see pipeline._stream
@@ -155,6 +156,8 @@ async def pieces(
             piece = relay.feed(chunk)
             if piece:
                 yield piece
+            if relay.frames > most:
+                raise InvalidResponse("The provider went on after the output cap; the answer was cut there.")
         rest = relay.close()
         whole = True
         call.upstream += perf_counter() - began

@@ -56,7 +56,7 @@ class Migration(migrations.Migration):
                 ('pid', models.IntegerField()),
                 ('started_at', models.DateTimeField(auto_now_add=True)),
                 ('seen_at', models.DateTimeField(auto_now_add=True, help_text='its last renewal')),
-                ('stopped_at', models.DateTimeField(blank=True, help_text='it ended in order', null=True)),
+                ('stopped_at', models.DateTimeField(blank=True, help_text='when its leases were closed', null=True)),
             ],
         ),
         migrations.AddField(

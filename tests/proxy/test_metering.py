@@ -236,7 +236,9 @@ def test_a_surely_unbilled_connection_failure_moves_on_too(gateway: RunningGatew
 
 
 @pytest.mark.parametrize("fault", ["timeout", "cut", "malformed"])
-def test_what_may_have_been_billed_is_not_sent_again(gateway: RunningGateway, speaker: Speaker, fault: str) -> None:
+def test_what_may_have_been_billed_is_sent_again_and_both_are_booked(
+    gateway: RunningGateway, speaker: Speaker, fault: str
+) -> None:
     name = f"ambiguous-{speaker.name}-{fault}"
     targets = [(gateway.provider(f"sandbox{kind}"), "sandbox-echo") for kind in ("", "-anthropic")]
     gateway.route(name, *targets)
@@ -248,10 +250,12 @@ def test_what_may_have_been_billed_is_not_sent_again(gateway: RunningGateway, sp
     before = len(read_invoice(gateway.sandbox.invoice))
     answer = speaker.ask(gateway.url, gateway.raw_key, model=name, headers=headers)
     assert answer.status_code == (504 if fault == "timeout" else 502)
-    event = gateway.event(answer)
-    assert (event.attempt, event.final, event.outcome, event.exactness) == (1, True, "error", "estimated")
-    assert event.cost_nanos > 0
-    assert len(read_invoice(gateway.sandbox.invoice)) == before + 1
+    first, last = gateway.events(answer.headers["x-request-id"], 2)
+    assert [(event.attempt, event.final) for event in (first, last)] == [(1, False), (2, True)]
+    assert {event.outcome for event in (first, last)} == {"error"}
+    assert {event.exactness for event in (first, last)} == {"estimated"}
+    assert min(first.cost_nanos, last.cost_nanos) > 0
+    assert len(read_invoice(gateway.sandbox.invoice)) == before + 2
 
 
 def test_a_request_that_the_provider_refuses_is_not_sent_again(gateway: RunningGateway) -> None:

@@ -1,0 +1,141 @@
+"""The worst case of an attempt, held before it is sent, and the one output cap that makes it the worst case.
+
+A caller that names its cap gets it or is refused. One that names none gets the model's maximum, or less where its
+budgets are tight: at most a fourth of what is left, at least SHORTEST tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from conduit.core.clock import rfc3339
+from conduit.core.money import format_usd
+from conduit.proxy import errors
+from conduit.proxy.call import Call
+from conduit.proxy.errors import ApiError
+from keys.entries import BudgetEntry
+from keys.holds import Refused
+from keys.slices import Hold, Request, Slice
+from providers.adapters.types import Endpoint
+from providers.routing import TargetEntry
+from usage.pricing import PriceRow, worst_case
+
+if TYPE_CHECKING:
+    from conduit.proxy.gateway import Gateway
+
+UNBOUNDED_OUTPUT = 8192  # tokens, where neither the caller, the key nor the catalogue bounds the answer
+SHORTEST = 256  # tokens that a lowered cap leaves at least
+
+
+class Reserved(msgspec.Struct):
+    """An attempt's hold, the cap to be written upstream (None: as it came), and the instant that it counts at."""
+
+    hold: Hold
+    cap: int | None
+    time_us: int
+
+
+class Plan(msgspec.Struct):
+    """What the attempt may cost. `full` is the cap asked for; `lowest` what it may be lowered to, None: it may not."""
+
+    price: PriceRow | None
+    input_tokens: int
+    full: int
+    lowest: int | None
+    n: int
+    written: int | None  # the cap that goes upstream whatever the budgets say
+
+    def worst(self, output: int) -> int:
+        if self.price is None:
+            return 0
+        return worst_case(self.price, input_tokens=self.input_tokens, output_tokens=output, n=self.n)
+
+    def request(self) -> Request:
+        most = self.worst(self.full)
+        return Request(most if self.lowest is None else self.worst(self.lowest), most)
+
+    def cap(self, nanos: int) -> int | None:
+        """The longest answer that `nanos` pays for."""
+        if self.lowest is None or self.price is None:
+            return self.written
+        base = self.worst(0)
+        a_million = self.worst(1_000_000) - base
+        if a_million <= 0 or nanos >= self.worst(self.full):
+            return self.full
+        return max(self.lowest, (nanos - base) * 1_000_000 // a_million)
+
+
+async def reserve(
+    gateway: Gateway, call: Call, target: TargetEntry, price: PriceRow | None, budgets: Sequence[BudgetEntry]
+) -> Reserved:
+    """Raises ApiError; then nothing is held."""
+    hard = any(budget.hard for budget in budgets)
+    if price is None and hard:
+        call.trace.append({"check": "price", "ok": False, "model": target.model})
+        raise errors.price_unknown(target.model)
+    plan = _plan(call, target, price, hard=hard)
+    try:
+        hold, time_us = await gateway.hold(budgets, plan.request())
+    except Refused as refused:
+        raise _refusal(call, refused) from refused
+    call.trace += [_line(one, hold.nanos) for one in hold.slices]
+    return Reserved(hold, plan.cap(hold.nanos), time_us)
+
+
+def _plan(call: Call, target: TargetEntry, price: PriceRow | None, *, hard: bool) -> Plan:
+    assert call.inbound is not None
+    head = call.inbound.head
+    limits = [limit for limit in (head.max_output_tokens, call.key.max_output_tokens) if limit is not None]
+    if target.max_output_tokens is not None and (limits or hard):
+        limits.append(target.max_output_tokens)
+    full = min(limits, default=target.max_output_tokens or UNBOUNDED_OUTPUT)
+    written = min(limits, default=None)
+    lowest = min(full, SHORTEST) if hard and head.max_output_tokens is None else None
+    if call.path.endpoint is Endpoint.EMBEDDINGS:
+        full, lowest, written = 0, None, None
+    return Plan(price, len(call.body), full, lowest, head.n, written)
+
+
+def _line(one: Slice, nanos: int, *, ok: bool = True) -> dict[str, object]:
+    """One budget's figures at this instant, for the decision trace."""
+    return {
+        "check": "budget",
+        "ok": ok,
+        "scope": f"{one.entry.owner_kind} {one.entry.owner_name}",
+        "window": one.entry.window,
+        "limit": one.allowed,
+        "settled": one.settled,
+        "held": one.held + one.elsewhere,
+        "hold": nanos,
+    }
+
+
+def _refusal(call: Call, refused: Refused) -> ApiError:
+    one = refused.slice
+    if one is None:
+        call.trace.append({"check": "budget", "ok": False, "unavailable": True})
+        return errors.budget_unavailable()
+    call.trace.append(_line(one, refused.nanos, ok=False))
+    owner = f"{one.entry.owner_kind} {one.entry.owner_name!r}"
+    window = "lifetime" if one.entry.window == "lifetime" else f"{one.entry.window}'s"
+    if refused.reason == "busy":
+        return errors.budget_busy(f"The {window} budget of {owner} is held by requests that are still running.")
+    when = f"It resets at {rfc3339(one.ended_at)}." if one.ended_at else "It does not reset by itself."
+    if one.entry.owner_kind == "provider":  # shared by all teams: its figures are nobody's of them
+        return errors.budget_exceeded(f"The {window} budget of {owner} is used up. {when}")
+    left = format_usd(max(0, one.remaining))
+    if one.remaining <= 0:
+        message = f"The {window} budget of {owner} is used up (limit {_usd(one.allowed)}, $0.00 left). {when}"
+    else:
+        message = (
+            f"The {window} budget of {owner} cannot carry this request: it may cost up to {_usd(refused.nanos)}, and"
+            f" ${left} of {_usd(one.allowed)} is left. Ask for fewer output tokens. {when}"
+        )
+    return errors.budget_exceeded(message)
+
+
+def _usd(nanos: int) -> str:
+    return f"${format_usd(nanos)}"
