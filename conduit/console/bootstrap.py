@@ -26,7 +26,15 @@ from usage.price_sync import sync_prices
 ADMINISTRATOR = "admin@conduit.local"
 FIRST_KEY = "first-key"
 DOLLAR = 1_000_000_000
-MODELS = ("sandbox-echo", "sandbox-lorem", "sandbox-tools", "sandbox-think", "sandbox-json", "sandbox-embed")
+MODELS = (
+    "sandbox-echo",
+    "sandbox-lorem",
+    "sandbox-dear",
+    "sandbox-tools",
+    "sandbox-think",
+    "sandbox-json",
+    "sandbox-embed",
+)
 
 
 def bootstrap() -> list[str]:

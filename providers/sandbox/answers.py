@@ -39,7 +39,7 @@ _PER_PROMPT = 3
 LOREM_DEFAULT = 20
 THOUGHT = "The user wrote something. The honest thing is to say it back."
 SIGNATURE = "++//c2FuZGJveC1zaWduYXR1cmU="  # both letters that the URL-safe alphabet has not
-CHAT_MODELS = ("sandbox-echo", "sandbox-lorem", "sandbox-tools", "sandbox-think", "sandbox-json")
+CHAT_MODELS = ("sandbox-echo", "sandbox-lorem", "sandbox-dear", "sandbox-tools", "sandbox-think", "sandbox-json")
 
 
 @dataclass(slots=True)
@@ -199,7 +199,7 @@ def _text(prompt: Prompt, faults: Faults) -> str:
     said = _last_user(prompt)
     if faults.tokens is not None:
         return lorem(faults.tokens)
-    if prompt.model == "sandbox-lorem":
+    if prompt.model in ("sandbox-lorem", "sandbox-dear"):
         asked = _WORDS.search(said)
         if asked:
             return lorem(min(int(asked[1]), MAX_TOKENS))

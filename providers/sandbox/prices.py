@@ -16,13 +16,15 @@ class Price(TypedDict):
     per: dict[str, int]
 
 
-def _text() -> Price:
-    return {"rates": {"input": 150_000_000, "cache_read": 75_000_000, "output": 600_000_000}, "per": {}}
+def _text(times: int = 1) -> Price:
+    rates = {"input": 150_000_000, "cache_read": 75_000_000, "output": 600_000_000}
+    return {"rates": {unit: rate * times for unit, rate in rates.items()}, "per": {}}
 
 
 PRICES: dict[str, Price] = {
     "sandbox-echo": _text(),
     "sandbox-lorem": _text(),
+    "sandbox-dear": _text(50),
     "sandbox-tools": _text(),
     "sandbox-think": _text(),
     "sandbox-json": _text(),

@@ -193,9 +193,9 @@ class Installation:
 
 
 @contextmanager
-def installation() -> Iterator[Installation]:
+def installation(workers: int = 2) -> Iterator[Installation]:
     """A fresh one, running. Whatever a test did to it, nothing is left."""
-    one = Installation(Path(tempfile.mkdtemp(prefix="cdt-e2e-")))
+    one = Installation(Path(tempfile.mkdtemp(prefix="cdt-e2e-")), workers)
     try:
         one.up()
         yield one

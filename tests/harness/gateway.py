@@ -26,6 +26,7 @@ from tests.harness.sandbox import RunningSandbox
 SANDBOX_MODELS = (
     "sandbox-echo",
     "sandbox-lorem",
+    "sandbox-dear",
     "sandbox-tools",
     "sandbox-think",
     "sandbox-json",
