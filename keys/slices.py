@@ -100,7 +100,8 @@ class Slice:
         left = self.free - back
         head = self.queue[0].amount_of(self)
         wanted = sum(waiter.amount_of(self) for waiter in self.queue)
-        return Demand(self.period, back, self.held, head - left, wanted - left, self.pace)
+        ahead = max(self.pace, self.placed + wanted)  # before the first renewal what was placed so far is all it knows
+        return Demand(self.period, back, self.held, head - left, wanted - left, ahead)
 
     def renewal(self, at: float) -> Demand:
         """Each second: what it used last second is what it should have for the next one; an idle slice goes back."""

@@ -1,0 +1,314 @@
+"""Hard budgets as a client meets them: what is held, refused, waited for and kept, and what that costs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from conduit.core.actor import SYSTEM
+from keys.budgets import current, set_budgets
+from keys.customers import put_customer
+from keys.issuing import update_key
+from keys.models import Budget, BudgetPeriod, BudgetRaise, Lease, OwnerKind, UncertainAttempt, VirtualKey
+from keys.teams import create_team
+from tests.harness import oracle
+from tests.harness.gateway import RunningGateway, wait_for
+from tests.harness.speakers import SPEAKERS, Speaker
+
+pytestmark = pytest.mark.usefixtures("books")
+
+WORD = 30_000  # nano-dollars for a token that sandbox-dear writes
+
+
+def code(answer: httpx.Response) -> tuple[int, str]:
+    return answer.status_code, answer.json()["error"]["code"]
+
+
+def dear(gateway: RunningGateway, key: str, words: int, **fields: Any) -> httpx.Response:
+    headers = fields.pop("headers", None)
+    return gateway.chat(f"words: {words}", key=key, model="sandbox-dear", headers=headers, **fields)
+
+
+def owner(raw: str) -> VirtualKey:
+    return VirtualKey.objects.get(secrets__public_id=raw[7:17])
+
+
+def state(raw: str) -> Any:
+    (found,) = current(OwnerKind.KEY, owner(raw).id)
+    return found
+
+
+# --- the steady state
+
+
+def test_three_hard_budgets_cost_no_round_trip_in_the_steady_state(gateway: RunningGateway) -> None:
+    plenty = [{"limit_usd": "1000"}, {"limit_usd": "1000", "window": "day"}]
+    above = create_team(actor=SYSTEM, name="above", budgets=plenty[:1])
+    team = create_team(actor=SYSTEM, name="within", parent=above, budgets=plenty[:1])
+    key = gateway.key(team=team, budgets=plenty)
+    for _ in range(20):
+        assert gateway.chat(key=key, max_tokens=5).status_code == 200
+    inner = gateway.app.gateway
+    budgets = set(Budget.objects.filter(owner_id__in=[owner(key).id, team.id, above.id]).values_list("id", flat=True))
+    assert len(budgets) == 4
+    wait_for(lambda: all(one.granted > 0 for id, one in inner.holds._slices.items() if id in budgets))
+    renewals = 0
+    real = inner.holds.tick
+
+    async def tick(at: float) -> None:
+        nonlocal renewals
+        renewals += 1
+        await real(at)
+
+    inner.holds.tick = tick
+    try:
+        before, began = inner._bank.questions, time.monotonic()
+        served = 0
+        while time.monotonic() - began < 2.0:
+            assert gateway.chat(key=key, max_tokens=5).status_code == 200
+            served += 1
+        asked = inner._bank.questions - before
+    finally:
+        inner.holds.tick = real
+    print(f"L1: {served} requests under four hard budgets: {asked} round trips, {renewals} renewals of a second each")
+    assert served > 20
+    assert asked <= renewals + 1, "only the renewal of each second"
+
+
+def test_what_is_idle_goes_back_and_is_never_more_than_a_hundredth(gateway: RunningGateway) -> None:
+    key = gateway.key(budgets=[{"limit_usd": "10"}])
+    for _ in range(10):
+        assert gateway.chat(key=key, max_tokens=5).status_code == 200
+    period = BudgetPeriod.objects.get(budget__owner_id=owner(key).id)
+    assert 0 < period.leased_nanos <= 10_000_000_000 // 100
+
+    def idle() -> bool:
+        gateway.ship()
+        return state(key).held_nanos == 0
+
+    wait_for(idle)
+    found = state(key)
+    assert found.remaining_nanos == found.limit_nanos - found.settled_nanos
+
+
+# --- refusing
+
+
+def test_a_refusal_says_whose_budget_which_window_what_is_left_and_when(
+    gateway: RunningGateway, speaker: Speaker
+) -> None:
+    team = create_team(actor=SYSTEM, name=f"tight {speaker.name}", budgets=[{"limit_usd": "0.000001", "window": "day"}])
+    answer = speaker.ask(gateway.url, gateway.key(team=team), cap=10)
+    assert answer.status_code == 429
+    assert answer.headers["x-should-retry"] == "false"
+    told = speaker.told(answer.json())
+    for word in (f"team 'tight {speaker.name}'", "day's", "$0.000001", "resets at"):
+        assert word in told.message
+    if speaker.name == "openai":
+        assert (told.word, told.code) == ("insufficient_quota", "budget_exceeded")
+
+
+def test_a_limit_of_nothing_blocks(gateway: RunningGateway) -> None:
+    key = gateway.key(budgets=[{"limit_usd": "0"}])
+    assert code(gateway.chat(key=key)) == (429, "budget_exceeded")
+
+
+def test_lowering_below_what_is_spent_blocks_at_once(gateway: RunningGateway) -> None:
+    key = gateway.key(budgets=[{"limit_usd": "1"}])
+    assert dear(gateway, key, 100, max_tokens=100).status_code == 200
+    update_key(owner(key), actor=SYSTEM, changes={"budgets": [{"limit_usd": "0.001"}]})
+    began = time.monotonic()
+    while dear(gateway, key, 1, max_tokens=1).status_code != 429:
+        assert time.monotonic() - began < 5
+    wait_for(lambda: not Lease.objects.filter(period__budget__owner_id=owner(key).id, held_nanos__gt=0).exists())
+
+
+def test_an_edit_keeps_what_was_spent_and_a_reset_begins_anew(gateway: RunningGateway) -> None:
+    key = gateway.key(budgets=[{"limit_usd": "0.0041"}])
+    assert dear(gateway, key, 100, max_tokens=100).status_code == 200
+    assert code(dear(gateway, key, 100, max_tokens=100)) == (429, "budget_exceeded")
+    update_key(owner(key), actor=SYSTEM, changes={"budgets": [{"limit_usd": "0.005"}]})
+    gateway.refresh()
+    assert code(dear(gateway, key, 100, max_tokens=100)) == (429, "budget_exceeded")
+    update_key(owner(key), actor=SYSTEM, changes={"budgets": [{"limit_usd": "0.005", "reset": True}]})
+    wait_for(lambda: dear(gateway, key, 100, max_tokens=100).status_code == 200)
+
+
+def test_a_raise_opens_and_reverts_by_itself(gateway: RunningGateway) -> None:
+    from datetime import timedelta
+
+    from conduit.core.clock import now
+
+    key = gateway.key(budgets=[{"limit_usd": "0.001"}])
+    assert code(dear(gateway, key, 100, max_tokens=100)) == (429, "budget_exceeded")
+    budget = Budget.objects.get(owner_id=owner(key).id)
+    BudgetRaise.objects.create(budget=budget, extra_nanos=1_000_000_000, until=now() + timedelta(seconds=4))
+    wait_for(lambda: dear(gateway, key, 10, max_tokens=10).status_code == 200)
+    wait_for(lambda: code_of(dear(gateway, key, 100, max_tokens=100)) == "budget_exceeded", 20)
+
+
+def code_of(answer: httpx.Response) -> str:
+    return str(answer.json().get("error", {}).get("code", ""))
+
+
+def test_a_customers_budget_holds_for_that_customer_alone(gateway: RunningGateway) -> None:
+    team = create_team(actor=SYSTEM, name="with customers")
+    put_customer(actor=SYSTEM, name="alice", team=team, limits={}, specs=[{"limit_usd": "0.004"}])
+    key = gateway.key(team=team)
+    assert dear(gateway, key, 100, max_tokens=100, user="alice").status_code == 200
+    assert code(dear(gateway, key, 100, max_tokens=100, user="alice")) == (429, "budget_exceeded")
+    assert dear(gateway, key, 100, max_tokens=100, user="bob").status_code == 200
+
+
+def test_a_providers_budget_sends_requests_to_the_next_target(gateway: RunningGateway) -> None:
+    from tests.harness.gateway import sandbox_provider
+
+    first = sandbox_provider("budgeted", gateway.sandbox, prefix="budgeted/")
+    gateway.route("budgeted", (first, "sandbox-dear"), (gateway.provider("sandbox"), "sandbox-dear"))
+    set_budgets(OwnerKind.PROVIDER, first.id, [{"limit_usd": "0.004"}], actor=SYSTEM)
+    gateway.refresh()
+    body = {"model": "budgeted", "max_tokens": 100}
+    used = [gateway.chat("words: 100", **body).headers["x-conduit-provider"] for _ in range(2)]
+    assert used == ["budgeted", "sandbox"]
+    refused = gateway.chat("words: 100", model="budgeted/sandbox-dear", max_tokens=100)
+    assert code(refused) == (429, "budget_exceeded")
+    assert "0.004" not in refused.text, "what all teams together may spend there is none of theirs to know"
+
+
+# --- the output cap
+
+
+@pytest.mark.parametrize("name", ["openai", "gemini"])  # Anthropic's dialect always names a cap
+def test_a_caller_without_a_cap_gets_what_its_budget_can_carry(gateway: RunningGateway, name: str) -> None:
+    speaker = SPEAKERS[name]
+    key = gateway.key(budgets=[{"limit_usd": "0.1"}])
+    answer = speaker.ask(gateway.url, key, "words: 5000", model=f"{PREFIXES[speaker.name]}sandbox-dear")
+    assert answer.status_code == 200
+    _, (_, written) = speaker.read(answer.json())
+    assert 256 <= written <= 100_000_000 // 4 // WORD
+    event = gateway.event(answer)
+    assert event.cost_nanos <= event.held_nanos <= 100_000_000 // 4
+
+
+PREFIXES = {"openai": "", "anthropic": "anthropic/", "gemini": "gemini/"}
+
+
+@pytest.mark.parametrize("name", ["openai", "anthropic"])
+def test_a_stream_that_ignores_its_cap_is_cut(gateway: RunningGateway, name: str) -> None:
+    speaker = SPEAKERS[name]
+    model = f"{PREFIXES[name]}sandbox-lorem"
+    headers = {"x-sandbox-ignore-cap": "1", "x-sandbox-chunk-gap-ms": "5", "x-conduit-tags": "false-usage"}
+    answer, seen = speaker.stream(gateway.url, gateway.raw_key, "go on", model=model, cap=20, headers=headers)
+    assert answer.status_code == 200
+    assert not seen.ended
+    assert seen.error is not None
+    assert len(seen.text.split()) <= 22
+    written = oracle.billed(gateway, gateway.event(answer).id).units["output_tokens"]
+    print(f"L4: cap 20, the provider ignored it: cut after {written} tokens")
+    assert 20 <= written <= 22
+
+
+# --- waiting
+
+
+def test_a_request_waits_for_holds_in_flight_and_is_served(gateway: RunningGateway) -> None:
+    """Two may cost $0.003 each and cost a tenth of that; only one fits at a time."""
+    key = gateway.key(budgets=[{"limit_usd": "0.006"}])
+    slow = {"x-sandbox-delay-ms": "300"}
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(dear, gateway, key, 10, max_tokens=100, headers=slow)
+        time.sleep(0.1)
+        second = threads.submit(dear, gateway, key, 10, max_tokens=100, headers=slow)
+    assert (first.result().status_code, second.result().status_code) == (200, 200)
+
+
+def test_a_request_that_waited_in_vain_is_told_to_come_back(gateway: RunningGateway) -> None:
+    key = gateway.key(budgets=[{"limit_usd": "0.006", "wait_ms": 100}])
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(dear, gateway, key, 10, max_tokens=100, headers={"x-sandbox-delay-ms": "1500"})
+        time.sleep(0.4)
+        second = dear(gateway, key, 10, max_tokens=100)
+    assert code(second) == (429, "budget_busy")
+    assert int(second.headers["retry-after"]) >= 1
+    assert first.result().status_code == 200
+
+
+def test_a_client_that_leaves_while_it_waits_holds_nothing(gateway: RunningGateway) -> None:
+    key = gateway.key(budgets=[{"limit_usd": "0.006", "wait_ms": 20_000}])
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(dear, gateway, key, 10, max_tokens=100, headers={"x-sandbox-delay-ms": "1500"})
+        time.sleep(0.4)
+        with pytest.raises(httpx.ReadTimeout), gateway.client(key) as client:
+            body = {"model": "sandbox-dear", "max_tokens": 100, "messages": [{"role": "user", "content": "words: 10"}]}
+            client.post("/v1/chat/completions", json=body, timeout=0.3)
+        wait_for(lambda: not gateway.app.gateway.holds._waiting)
+    assert first.result().status_code == 200
+    assert dear(gateway, key, 10, max_tokens=100).status_code == 200
+
+
+def test_waiting_requests_are_served_in_the_order_they_came(gateway: RunningGateway) -> None:
+    key = gateway.key(budgets=[{"limit_usd": "0.0045", "wait_ms": 20_000}])
+    order: list[int] = []
+    lock = threading.Lock()
+
+    def ask(number: int) -> None:
+        assert dear(gateway, key, 1, max_tokens=100, headers={"x-sandbox-delay-ms": "150"}).status_code == 200
+        with lock:
+            order.append(number)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(5)]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.1)
+    for thread in threads:
+        thread.join()
+    assert order == sorted(order)
+
+
+# --- what may have been billed
+
+
+@pytest.fixture
+def two_targets(gateway: RunningGateway) -> Iterator[str]:
+    from providers.models import Route
+
+    if not Route.objects.filter(name="twice").exists():
+        targets = [(gateway.provider(f"sandbox{kind}"), "sandbox-dear") for kind in ("", "-gemini")]
+        gateway.route("twice", *targets)
+    yield "twice"
+
+
+def test_an_answer_that_never_came_keeps_its_hold_and_a_second_must_fit(
+    gateway: RunningGateway, two_targets: str
+) -> None:
+    """$0.005 carries one request of up to $0.0035, and not a second beside it."""
+    key = gateway.key(budgets=[{"limit_usd": "0.005", "wait_ms": 0}])
+    faults = {"x-sandbox-hang": "headers", "x-conduit-timeout": "0.3"}
+    answer = gateway.chat("words: 100", key=key, model=two_targets, max_tokens=100, headers=faults)
+    assert answer.status_code == 504
+    attempt, refusal = sorted(gateway.events(answer.headers["x-request-id"], 2), key=lambda event: event.time)
+    assert (attempt.attempt, attempt.exactness, attempt.cost_nanos, attempt.final) == (1, "uncertain", 0, False)
+    assert (refusal.attempt, refusal.final) == (0, True)
+    found = state(key)
+    assert found.settled_nanos == 0
+    assert UncertainAttempt.objects.get(id=attempt.id).held_nanos == attempt.held_nanos > 0
+    period = BudgetPeriod.objects.get(budget__owner_id=owner(key).id)
+    assert period.uncertain_nanos == attempt.held_nanos
+    print(f"U7: hold {attempt.held_nanos} kept of 5,000,000; a second did not fit: overspend 0")
+
+
+def test_where_a_second_hold_fits_the_next_target_is_asked(gateway: RunningGateway, two_targets: str) -> None:
+    key = gateway.key(budgets=[{"limit_usd": "1"}])
+    faults = {"x-sandbox-hang": "headers", "x-conduit-timeout": "0.3"}
+    answer = gateway.chat("words: 100", key=key, model=two_targets, max_tokens=100, headers=faults)
+    assert answer.status_code == 504
+    first, second = gateway.events(answer.headers["x-request-id"], 2)
+    assert (first.exactness, second.exactness) == ("uncertain", "uncertain")
+    period = BudgetPeriod.objects.get(budget__owner_id=owner(key).id)
+    assert period.uncertain_nanos == first.held_nanos + second.held_nanos
