@@ -72,6 +72,7 @@ class Holds:
         """Holds without waiting, or None. All slices or none."""
         hard = [one for one in slices if one.hard]
         if not hard:
+            self._doubt(one for one in slices if one.told == NEVER)
             return _take(slices, [0] * len(slices), request.most)
         if request.unbounded or any(one.queue or one.told == NEVER for one in hard):
             return None
@@ -106,20 +107,14 @@ class Holds:
         """The attempt ended and cost this; what it held more is free again. A second call changes nothing."""
         if not hold.open:
             return
-        hold.open = False
-        for one, taken in zip(hold.slices, hold.taken, strict=True):
-            one.held -= taken
-            one.spent += cost
+        hold.end(cost)
         self._freed(hold)
 
     def keep(self, hold: Hold) -> None:
         """Nobody knows what the attempt cost: what it held is gone until that is resolved."""
         if not hold.open:
             return
-        hold.open = False
-        for one, taken in zip(hold.slices, hold.taken, strict=True):
-            one.held -= taken
-            one.spent += hold.nanos
+        hold.end(hold.nanos)
         self._freed(hold)
 
     def _freed(self, hold: Hold) -> None:
@@ -290,9 +285,13 @@ class Holds:
 
     def doubt(self, budget: UUID | None = None) -> None:
         """A limit may have changed, of one budget or of any: asked again at once."""
-        changed = [self._slices.get(budget)] if budget else self._slices.values()
-        self._doubted.update(one for one in changed if one is not None)
-        self._stirred.set()
+        self._doubt(one for one in self._slices.values() if budget in (None, one.entry.id))
+
+    def _doubt(self, slices: Iterable[Slice]) -> None:
+        before = len(self._doubted)
+        self._doubted.update(slices)
+        if len(self._doubted) > before:
+            self._stirred.set()
 
     async def tick(self, at: float) -> None:
         """Each second, whether anything is lent or not: renews, returns what is idle, and says that the worker lives.

@@ -121,22 +121,28 @@ class Slice:
 
 
 class Hold:
-    """What one attempt may cost, taken from each budget's slice. Ended once, by `Holds.settle` or `Holds.keep`."""
+    """What one attempt may cost, taken from each budget's slice. Ended once, by `Holds.settle` or `Holds.keep`.
 
-    __slots__ = ("nanos", "open", "slices", "taken")
+    `periods` are the slices' rows; 0 for a soft budget's whose row was not known yet: the ledger finds that by itself.
+    """
+
+    __slots__ = ("nanos", "open", "periods", "slices", "taken")
 
     def __init__(self, slices: list[Slice], taken: list[int], nanos: int) -> None:
         self.slices, self.taken, self.nanos = slices, taken, nanos
+        self.periods = [one.period if one.told != NEVER else 0 for one in slices]
         self.open = True
+
+    def end(self, spent: int) -> None:
+        """What was taken is free again, less what is gone for good."""
+        self.open = False
+        for one, taken, period in zip(self.slices, self.taken, self.periods, strict=True):
+            one.held -= taken
+            one.spent += spent if period else 0
 
     @property
     def budgets(self) -> list[UUID]:
         return [one.entry.id for one in self.slices]
-
-    @property
-    def periods(self) -> list[int]:
-        """In the order of `budgets`; 0 where the row is not known yet."""
-        return [one.period for one in self.slices]
 
     @property
     def limited(self) -> bool:

@@ -91,6 +91,7 @@ CREATE FUNCTION conduit_close(p_worker uuid) RETURNS bigint LANGUAGE plpgsql AS 
 DECLARE
   l record; freed bigint := 0;
 BEGIN
+  PERFORM 1 FROM keys_worker WHERE id = p_worker FOR NO KEY UPDATE;  -- first, like an exchange
   FOR l IN SELECT id, period_id FROM keys_lease WHERE worker_id = p_worker ORDER BY period_id LOOP
     PERFORM 1 FROM keys_budgetperiod WHERE id = l.period_id FOR NO KEY UPDATE;
     WITH gone AS (

@@ -50,8 +50,8 @@ def _in_flight(gateway: RunningGateway) -> int:
 
 
 def attempts_end_once(events: Iterable[Any]) -> list[str]:
-    """No id twice; attempts of one request count 1, 2, 3 and only the last is final; a refusal (0) stands alone, or comes
-    last where an attempt failed and the hold for the next one did not fit."""
+    """No id twice; attempts of one request count 1, 2, 3 and only the last is final; a refusal (0) stands alone, or
+    comes last where an attempt failed and the hold for the next one did not fit."""
     events = list(events)
     problems = [f"event {one} is there {n} times" for one, n in Counter(e.id for e in events).items() if n > 1]
     by_request: defaultdict[str, list[Any]] = defaultdict(list)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -244,8 +243,8 @@ def test_a_client_that_leaves_while_it_waits_holds_nothing(gateway: RunningGatew
     with ThreadPoolExecutor(2) as threads:
         first = threads.submit(dear, gateway, key, 10, max_tokens=100, headers={"x-sandbox-delay-ms": "1500"})
         time.sleep(0.4)
-        with pytest.raises(httpx.ReadTimeout), gateway.client(key) as client:
-            body = {"model": "sandbox-dear", "max_tokens": 100, "messages": [{"role": "user", "content": "words: 10"}]}
+        body = {"model": "sandbox-dear", "max_tokens": 100, "messages": [{"role": "user", "content": "words: 10"}]}
+        with gateway.client(key) as client, pytest.raises(httpx.ReadTimeout):
             client.post("/v1/chat/completions", json=body, timeout=0.3)
         wait_for(lambda: not gateway.app.gateway.holds._waiting)
     assert first.result().status_code == 200
@@ -275,13 +274,13 @@ def test_waiting_requests_are_served_in_the_order_they_came(gateway: RunningGate
 
 
 @pytest.fixture
-def two_targets(gateway: RunningGateway) -> Iterator[str]:
+def two_targets(gateway: RunningGateway) -> str:
     from providers.models import Route
 
     if not Route.objects.filter(name="twice").exists():
         targets = [(gateway.provider(f"sandbox{kind}"), "sandbox-dear") for kind in ("", "-gemini")]
         gateway.route("twice", *targets)
-    yield "twice"
+    return "twice"
 
 
 def test_an_answer_that_never_came_keeps_its_hold_and_a_second_must_fit(
