@@ -46,6 +46,11 @@ class Holds:
         self._stirred = asyncio.Event()
         self._asking = asyncio.Lock()
 
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for money."""
+        return len(self._waiting)
+
     # --- what a request calls
 
     def slices(self, budgets: Sequence[BudgetEntry], at: float) -> list[Slice]:

@@ -25,7 +25,12 @@ class PostgresBank:
     def __init__(self, worker: UUID, node: str) -> None:
         self._worker, self._node = worker, node
         self._connection: psycopg.AsyncConnection[Any] | None = None
-        self.questions = 0
+        self.questions = self._told = 0
+
+    def take_questions(self) -> int:
+        """How many there were since this was last called."""
+        fresh, self._told = self.questions - self._told, self.questions
+        return fresh
 
     async def open(self, periods: Sequence[tuple[UUID, datetime, datetime | None]]) -> dict[tuple[UUID, datetime], int]:
         found: dict[tuple[UUID, datetime], int] = {}

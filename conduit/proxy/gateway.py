@@ -146,6 +146,8 @@ class Gateway:
         self.request_log.flush()
         self.tally.flush()
         metrics.SNAPSHOT_AGE.set(self.database_away())
+        metrics.WAITING.set(self.holds.waiting)
+        metrics.EXCHANGES.inc(self._bank.take_questions())
         await self.rates.limits.tick()
         with suppress(BankAway):  # the watcher tells
             await self.holds.tick(self.now())

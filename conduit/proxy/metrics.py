@@ -22,6 +22,8 @@ ATTEMPTS = Counter("conduit_upstream_attempts_total", "Upstream attempts", ["pro
 REFUSED = Counter("conduit_refused_total", "Requests refused by the gateway", ["endpoint", "code"])
 IN_FLIGHT = Gauge("conduit_in_flight_requests", "Requests under way", multiprocess_mode="livesum")
 SNAPSHOT_AGE = Gauge("conduit_database_away_seconds", "Since the database last answered", multiprocess_mode="livemax")
+WAITING = Gauge("conduit_budget_waiting_requests", "Requests that wait for a hold", multiprocess_mode="livesum")
+EXCHANGES = Counter("conduit_lease_round_trips_total", "Questions about leases to the database")
 
 
 class Tally:

@@ -246,7 +246,7 @@ def test_a_client_that_leaves_while_it_waits_holds_nothing(gateway: RunningGatew
         body = {"model": "sandbox-dear", "max_tokens": 100, "messages": [{"role": "user", "content": "words: 10"}]}
         with gateway.client(key) as client, pytest.raises(httpx.ReadTimeout):
             client.post("/v1/chat/completions", json=body, timeout=0.3)
-        wait_for(lambda: not gateway.app.gateway.holds._waiting)
+        wait_for(lambda: not gateway.app.gateway.holds.waiting)
     assert first.result().status_code == 200
     assert dear(gateway, key, 10, max_tokens=100).status_code == 200
 
