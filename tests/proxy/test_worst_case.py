@@ -289,7 +289,7 @@ def test_pictures_in_results_of_tools_count() -> None:
 
 
 def test_a_name_hidden_behind_an_escape_is_found() -> None:
-    raw = json.dumps(PICTURES[Dialect.OPENAI]).replace('"image_url"', '"im\\u0061ge_url"', 1).encode()
+    raw = json.dumps(PICTURES[Dialect.OPENAI]).replace('"type"', '"typ\\u0065"').encode()
     assert of(Dialect.OPENAI, raw).input_tokens > 48_169
     raw = json.dumps(PICTURES[Dialect.GEMINI]).replace("inlineData", "inl\\u0069neData").encode()
     assert of(Dialect.GEMINI, raw).input_tokens > 2_240
