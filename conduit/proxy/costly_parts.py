@@ -27,6 +27,8 @@ COSTLY: Mapping[Dialect, Mapping[str, str | None]] = {
         "prediction": None,
         "best_of": None,
         "chat_template": None,
+        "enable_thinking": None,
+        "thinking_budget": None,
         "web_search_options": "web_search_options lets the provider search any number of times",
         "search_parameters": "search_parameters lets the provider search any number of times",
         "enable_search": "enable_search lets the provider search any number of times",
@@ -218,6 +220,12 @@ def _openai_extras(given: Members, found: Found) -> None:
             found.choices = best
         else:
             found.refuse("best_of is not a whole number from 1 to 128")
+    if "thinking_budget" in given or "enable_thinking" in given:  # Qwen's thinking, which the cap leaves out
+        budget = _read(given.get("thinking_budget"))
+        if type(budget) is int and 0 <= budget < 2**31:
+            found.beside += budget
+        else:
+            found.refuse("enable_thinking lets the model think without end: give a thinking_budget")
     if "chat_template" in given:  # a program that renders the prompt
         found.window = True
 

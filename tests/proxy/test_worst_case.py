@@ -189,6 +189,8 @@ def test_embeddings_are_input_only_and_each_has_the_window_to_itself() -> None:
         ({"max_tokens": 3_000}, 400, (400, 1, 0)),
         ({"max_tokens": 30, "n": 2, "best_of": 5}, None, (30, 5, 0)),
         ({"max_tokens": 30, "best_of": None}, None, (30, 1, 0)),
+        ({"max_tokens": 30, "enable_thinking": True, "thinking_budget": 500}, None, (530, 1, 500)),
+        ({"max_tokens": 30, "n_predict": 20, "max_new_tokens": 25}, None, (20, 1, 0)),
     ],
 )
 def test_output_is_bounded_by_the_caller_and_the_model_times_the_choices(
@@ -351,6 +353,7 @@ UNBOUNDED: list[tuple[Dialect, dict[str, Any], str, str]] = [
     (Dialect.OPENAI, openai("x", search_parameters={"mode": "on"}), "custom", "search_parameters"),
     (Dialect.OPENAI, openai("x", plugins=[{"id": "web"}]), "custom", "plugins"),
     (Dialect.OPENAI, openai("x", models=["other"]), "custom", "another model"),
+    (Dialect.OPENAI, openai("x", enable_thinking=True), "custom", "thinking_budget"),
     (Dialect.OPENAI, openai("x", best_of=1e3), "custom", "best_of"),
     (Dialect.OPENAI, openai("x", service_tier="priority"), "openai", "priority"),
     (Dialect.OPENAI, openai("x", service_tier="priority"), "custom", "priority"),
