@@ -19,7 +19,7 @@ from providers import vault
 from providers.adapters.base import Adapter
 from providers.adapters.registry import KINDS, adapter_for
 from providers.catalogue import Matcher, matcher
-from providers.models import Credential, CredentialVersion, Provider, Route, VersionState
+from providers.models import Credential, CredentialVersion, Provider, Route, Target, VersionState
 
 _CLIENT_HEADERS = {
     name: MappingProxyType({header.encode(): option for header, option in kind.client_headers.items()})
@@ -65,6 +65,7 @@ class TargetEntry(msgspec.Struct, frozen=True, kw_only=True):
     weight: int
     priority: int
     max_output_tokens: int | None  # the model's own maximum, where the catalogue knows it
+    context_window: int | None = None  # tokens of prompt and answer together, where the catalogue knows it
 
 
 class RouteEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,13 +145,7 @@ def load() -> Routing:
     routes: dict[str, RouteEntry] = {}
     for route in Route.objects.filter(enabled=True).prefetch_related("targets"):
         targets = tuple(
-            TargetEntry(
-                provider=entries[target.provider_id],
-                model=target.model,
-                weight=target.weight,
-                priority=target.priority,
-                max_output_tokens=_max_output(found, entries[target.provider_id].vendor, target.model),
-            )
+            _target(target, entries[target.provider_id], found)
             for target in route.targets.all()
             if target.provider_id in entries
         )
@@ -171,9 +166,16 @@ def base_url(provider: Provider) -> str:
     return (provider.base_url or KINDS[provider.kind].base_url).rstrip("/")
 
 
-def _max_output(found: Matcher, vendor: str, model: str) -> int | None:
-    known = found.match(vendor, model)
-    return known.max_output_tokens if known else None
+def _target(row: Target, provider: ProviderEntry, found: Matcher) -> TargetEntry:
+    known = found.match(provider.vendor, row.model)
+    return TargetEntry(
+        provider=provider,
+        model=row.model,
+        weight=row.weight,
+        priority=row.priority,
+        max_output_tokens=known.max_output_tokens if known else None,
+        context_window=known.context_window if known else None,
+    )
 
 
 def _open_credentials() -> dict[UUID, tuple[list[CredentialEntry], list[str]]]:

@@ -43,6 +43,8 @@ _OUTPUT_UNITS = ("output", "audio_output", "image_output")
 _ONE_HOUR_NUM, _ONE_HOUR_DEN = 8, 5
 # Each line is rounded up by less than one nano-dollar; a split of the same tokens over all units may add one for each.
 _ROUNDING = len(TOKEN_UNITS)
+# A model that draws finishes the picture it has begun, whatever the cap: output tokens of the largest one that is sold.
+_WHOLE_IMAGE = 6_240
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,8 @@ def _charge_tokens(result: Cost, usage: Usage, rates: Rates) -> None:
             rate = _token_rate(result, rates, unit, total)
             if rate is not None:
                 result.charge(unit, count, rate)
+            elif any(priced in rates for priced in TOKEN_UNITS):
+                result.flag("unpriced")
         elif count < 0:
             result.flag("inconsistent")
 
@@ -177,7 +181,8 @@ def _fallback(rates: Rates, unit: str, total: int) -> int | None:
 
 def _charge_singles(result: Cost, usage: Usage, rates: Rates) -> None:
     counts = usage.units
-    if "request" in rates and (result.lines or counts):  # an attempt without any usage did nothing to charge a fee for
+    used = usage.input_tokens > 0 or usage.output_tokens > 0 or any(counts.values())
+    if "request" in rates and used:  # an attempt without any usage did nothing to charge a fee for
         counts = {"request": 1, **counts}
     for unit, count in counts.items():
         if unit == "image_input" or count == 0:
@@ -189,7 +194,7 @@ def _charge_singles(result: Cost, usage: Usage, rates: Rates) -> None:
             result.charge(unit, count, rate_at(steps, usage.input_tokens))
         elif unit == "search":  # sold on top of tokens; the others are another way of counting the same work
             result.flag("unpriced")
-    if not result.lines and (usage.input_tokens > 0 or usage.output_tokens > 0 or any(usage.units.values())):
+    if used and not result.lines:
         result.flag("unpriced")
 
 
@@ -203,11 +208,25 @@ def worst_case(
     """
     nanos = _ROUNDING
     nanos += cost_of(input_tokens, _dearest(row.rates, _INPUT_UNITS, input_tokens))
+    if "image_output" in row.rates:
+        output_tokens += _WHOLE_IMAGE
     nanos += cost_of(output_tokens * n, _dearest(row.rates, _OUTPUT_UNITS, input_tokens))
     for unit, count in {"request": 1, **(units or {})}.items():
         if unit in SINGLE_UNITS and unit in row.rates:
             nanos += cost_of(count, _highest(row.rates[unit], input_tokens))
     return nanos
+
+
+def unpriced(row: PriceRow, *, output_tokens: int, units: Mapping[str, int] | None = None) -> tuple[str, ...]:
+    """What a request within these bounds may use although the row has no rate for it: it would be counted as $0.
+
+    Under a hard budget a request with any such unit is refused as one without a price.
+    """
+    needed = [unit for unit, count in (units or {}).items() if count]
+    by_another_unit = any(unit in row.rates for unit in ("request", "image", "second", "character"))
+    if not by_another_unit or any(unit in row.rates for unit in TOKEN_UNITS):
+        needed = ["input", *(["output"] if output_tokens else []), *needed]
+    return tuple(unit for unit in needed if unit not in row.rates)
 
 
 def _dearest(rates: Rates, units: tuple[str, ...], input_tokens: int) -> int:

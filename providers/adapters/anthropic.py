@@ -11,11 +11,12 @@ from collections.abc import Mapping
 import msgspec
 
 from providers.adapters.anthropic_relay import AnthropicRelay
-from providers.adapters.anthropic_request import MessageBody
+from providers.adapters.anthropic_request import SMALLEST_BUDGET, MessageBody
 from providers.adapters.anthropic_response import decoded, error_code, read_message, read_usage
 from providers.adapters.anthropic_stream import AnthropicStreamParser
 from providers.adapters.base import Head, Relay, StreamParser, Upstream, UpstreamRequest
 from providers.adapters.refusals import json_of, plain_message, retry_after, shortened
+from providers.adapters.thinking import budget_below
 from providers.adapters.types import (
     ChatRequest,
     ChatResponse,
@@ -81,15 +82,20 @@ class AnthropicAdapter:
         return refusal(status, text, code=code, retry_after=retry_after(headers))
 
     def pass_through(self, body: bytes, head: Head, upstream: Upstream) -> UpstreamRequest:
+        """Only model and cap are rewritten, and a thinking budget that a lower cap than the client's cannot hold."""
         members = _members.decode(body)
         members["model"] = msgspec.Raw(_json.encode(upstream.model))
-        if upstream.max_output_tokens is not None:
-            members["max_tokens"] = msgspec.Raw(str(upstream.max_output_tokens).encode())
+        cap, dropped = upstream.max_output_tokens, tuple[str, ...]()
+        if cap is not None:
+            members["max_tokens"] = msgspec.Raw(str(cap).encode())
+            if "thinking" in members and cap != head.max_output_tokens:
+                dropped = _fit_thinking(members, cap)
         return UpstreamRequest(
             method="POST",
             url=f"{upstream.base_url}/v1/messages",
             headers=self._headers(upstream),
             body=_json.encode(members),
+            dropped=dropped,
         )
 
     def read_usage(self, endpoint: Endpoint, body: bytes) -> Usage | None:
@@ -129,3 +135,17 @@ class AnthropicAdapter:
         if beta := options.get("anthropic_beta"):
             headers["anthropic-beta"] = str(beta)
         return headers
+
+
+def _fit_thinking(members: dict[str, msgspec.Raw], cap: int) -> tuple[str, ...]:
+    """Lowers the thinking budget below `cap`, or leaves thinking out where it has no room. Returns what was dropped."""
+    thinking = msgspec.json.decode(members["thinking"])
+    budget = thinking.get("budget_tokens") if isinstance(thinking, dict) else None
+    if type(budget) is not int:
+        return ()
+    fitting = budget_below(cap, budget, least=SMALLEST_BUDGET)
+    if fitting is None:
+        del members["thinking"]
+        return ("thinking",)
+    members["thinking"] = msgspec.Raw(_json.encode({**thinking, "budget_tokens": fitting}))
+    return ()

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from providers.adapters.anthropic_content import blocks_of, cache_control, system_blocks
+from providers.adapters.thinking import budget_below
 from providers.adapters.types import ChatRequest, Dialect, JSONObject, Message, Tool, ToolChoice
 
 DEFAULT_MAX_TOKENS = 4096  # the API requires a cap; this one holds when neither the caller nor a limit set one
@@ -123,11 +124,11 @@ class MessageBody:
 
     def _budget(self, budget: int) -> JSONObject | None:
         """The budget must lie between the API's smallest one and the output cap."""
-        budget = min(max(budget, SMALLEST_BUDGET), self._cap - 1)
-        if budget < SMALLEST_BUDGET:
+        fitting = budget_below(self._cap, max(budget, SMALLEST_BUDGET), least=SMALLEST_BUDGET)
+        if fitting is None:
             self._drop("reasoning")
             return None
-        return {"type": "enabled", "budget_tokens": budget}
+        return {"type": "enabled", "budget_tokens": fitting}
 
     def _add_format(self, body: JSONObject) -> None:
         wanted = self._request.response_format

@@ -8,13 +8,14 @@ from __future__ import annotations
 import base64
 import struct
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
 from providers.adapters.base import Head, Relay, StreamParser, Upstream, UpstreamRequest
 from providers.adapters.gemini_relay import GeminiRelay
-from providers.adapters.gemini_request import GenerateBody, embedding_body
+from providers.adapters.gemini_request import SMALLEST_BUDGET, GenerateBody, embedding_body
 from providers.adapters.gemini_response import (
     citations_of,
     decoded,
@@ -29,6 +30,7 @@ from providers.adapters.gemini_response import (
 from providers.adapters.gemini_stream import GeminiStreamParser, call_id
 from providers.adapters.gemini_wire import AnswerWire
 from providers.adapters.refusals import json_of, plain_message, retry_after, shortened
+from providers.adapters.thinking import budget_below
 from providers.adapters.types import (
     ChatRequest,
     ChatResponse,
@@ -110,10 +112,11 @@ class GeminiAdapter:
         members = _members.decode(body)
         if head.endpoint is Endpoint.EMBEDDINGS:
             return self._embed(members, upstream)
+        dropped: tuple[str, ...] = ()
         if upstream.max_output_tokens is not None:
-            _cap(members, upstream.max_output_tokens)
+            dropped = _cap(members, upstream.max_output_tokens)
             body = _json.encode(members)
-        return self._post(upstream, _generate(stream=head.stream), body)
+        return self._post(upstream, _generate(stream=head.stream), body, dropped)
 
     def read_usage(self, endpoint: Endpoint, body: bytes) -> Usage | None:
         """None for embeddings: Google tells no usage for them."""
@@ -176,13 +179,33 @@ def _generate(*, stream: bool) -> str:
     return "streamGenerateContent?alt=sse" if stream else "generateContent"
 
 
-def _cap(members: dict[str, msgspec.Raw], cap: int) -> None:
-    """Exactly one cap leaves, whichever spelling the client used for it and for its place."""
+def _cap(members: dict[str, msgspec.Raw], cap: int) -> tuple[str, ...]:
+    """Exactly one cap leaves, whichever spelling the client used for it and for its place. Returns what was dropped."""
     name = "generation_config" if "generation_config" in members else "generationConfig"
     config = _members.decode(members[name]) if members.get(name, _NULL) != _NULL else {}
     config.pop("max_output_tokens", None)
     config["maxOutputTokens"] = msgspec.Raw(str(cap).encode())
+    dropped = _fit_thinking(config, cap)
     members[name] = msgspec.Raw(_json.encode(config))
+    return dropped
+
+
+def _fit_thinking(config: dict[str, msgspec.Raw], cap: int) -> tuple[str, ...]:
+    """Lowers the thinking budget below `cap`; where it has no room, the model's own default takes its place."""
+    place = "thinking_config" if "thinking_config" in config else "thinkingConfig"
+    if config.get(place, _NULL) == _NULL:
+        return ()
+    thinking = msgspec.json.decode(config[place], type=dict[str, Any])
+    name = "thinking_budget" if "thinking_budget" in thinking else "thinkingBudget"
+    budget = thinking.get(name)
+    if type(budget) is not int or (fitting := budget_below(cap, budget, least=SMALLEST_BUDGET)) == budget:
+        return ()
+    if fitting is None:
+        del thinking[name]
+    else:
+        thinking[name] = fitting
+    config[place] = msgspec.Raw(_json.encode(thinking))
+    return () if fitting else ("generationConfig.thinkingConfig.thinkingBudget",)
 
 
 def _require_answer(wire: AnswerWire) -> None:

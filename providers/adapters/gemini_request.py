@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from providers.adapters.gemini_content import Contents
+from providers.adapters.thinking import budget_below
 from providers.adapters.types import (
     ChatRequest,
     Dialect,
@@ -20,6 +21,7 @@ from providers.errors import CannotCarry
 
 # Gemini 2.5 counts thinking in tokens, later models take a level; the figures are those of Google's own translation.
 EFFORT_BUDGETS = {"minimal": 1024, "low": 1024, "medium": 8192, "high": 24576, "xhigh": 24576, "max": 24576}
+SMALLEST_BUDGET = 512  # tokens: what the least able thinking model takes at least; the others take less
 _LEVELS = {"minimal": "minimal", "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
 _BUDGET_MODELS = re.compile(r"gemini-[12](\D|$)")
 _PLAIN = (  # canonical name, generationConfig's
@@ -131,10 +133,11 @@ class GenerateBody:
             self._drop("reasoning")  # later models always think; the lowest level that all of them take
             return {"thinkingLevel": "low"}
         if settings.budget_tokens is not None:
-            thinking["thinkingBudget"] = settings.budget_tokens
+            self._add_budget(thinking, settings.budget_tokens)
+        elif settings.effort in _LEVELS and by_budget:
+            self._add_budget(thinking, EFFORT_BUDGETS[settings.effort])
         elif settings.effort in _LEVELS:
-            name, words = ("thinkingBudget", EFFORT_BUDGETS) if by_budget else ("thinkingLevel", _LEVELS)
-            thinking[name] = words[settings.effort]
+            thinking["thinkingLevel"] = _LEVELS[settings.effort]
         elif settings.adaptive and by_budget:
             thinking["thinkingBudget"] = -1
         # Who sets a budget, as Anthropic's clients do, expects to see the thoughts.
@@ -142,6 +145,13 @@ class GenerateBody:
         if show:
             thinking["includeThoughts"] = True
         return thinking
+
+    def _add_budget(self, thinking: JSONObject, budget: int) -> None:
+        fitting = budget_below(self._cap, budget, least=SMALLEST_BUDGET)
+        if fitting is None:
+            self._drop("reasoning.budget_tokens")
+        else:
+            thinking["thinkingBudget"] = fitting
 
     def _add_extra(self, body: JSONObject) -> None:
         """Fields only Gemini's own clients send; those of `generationConfig` join ours."""

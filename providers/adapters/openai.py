@@ -17,6 +17,7 @@ from providers.adapters.openai_wire_answer import chat_response, embedding_respo
 from providers.adapters.openai_wire_relay import OpenAIRelay
 from providers.adapters.openai_wire_request import CAP_FIELDS, ChatBody, embedding_body
 from providers.adapters.openai_wire_stream import OpenAIStream
+from providers.adapters.thinking import budget_below
 from providers.adapters.types import (
     ChatRequest,
     ChatResponse,
@@ -29,6 +30,7 @@ from providers.adapters.types import (
 from providers.errors import UpstreamError
 
 _PATHS = {Endpoint.CHAT: "/chat/completions", Endpoint.EMBEDDINGS: "/embeddings"}
+_SMALLEST_BUDGET = 1024  # tokens of thinking that the vendors behind such servers take at least
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _encoder = msgspec.json.Encoder()
 _INCLUDE_USAGE = msgspec.Raw(b'{"include_usage":true}')
@@ -66,16 +68,18 @@ class OpenAIAdapter:
         """`body` is a JSON object that the dialect has validated; members that need no change stay byte for byte."""
         members: dict[str, Any] = _members.decode(body)
         members["model"] = upstream.model
-        cap = upstream.max_output_tokens
-        if cap is None and "max_tokens" in members and "max_completion_tokens" in members:
-            cap = head.max_output_tokens  # two caps that may contradict: the smaller one
+        cap, dropped = upstream.max_output_tokens, tuple[str, ...]()
+        if cap is None and sum(name in members for name in CAP_FIELDS) > 1:
+            cap = head.max_output_tokens  # caps that may contradict: the smallest one
         if cap is not None and head.endpoint is Endpoint.CHAT:
             for name in CAP_FIELDS:
                 members.pop(name, None)
             members[self._cap_field(upstream)] = cap
+            if self.compatible and "reasoning" in members:
+                dropped = _fit_reasoning(members, cap)
         if head.stream:
             members["stream_options"] = _with_usage(members.get("stream_options"))
-        return self._post(head.endpoint, upstream, _encoder.encode(members))
+        return self._post(head.endpoint, upstream, _encoder.encode(members), dropped)
 
     def read_usage(self, endpoint: Endpoint, body: bytes) -> Usage | None:
         """None when the answer reports none. Raises InvalidResponse for what is no answer, UpstreamRefusal for an
@@ -117,6 +121,20 @@ class CompatibleAdapter(OpenAIAdapter):
 
     cap_field = "max_tokens"
     compatible = True
+
+
+def _fit_reasoning(members: dict[str, Any], cap: int) -> tuple[str, ...]:
+    """OpenRouter's `reasoning.max_tokens` below the cap, or out. Returns what was dropped."""
+    reasoning = msgspec.json.decode(members["reasoning"])
+    budget = reasoning.get("max_tokens") if isinstance(reasoning, dict) else None
+    if type(budget) is not int or (fitting := budget_below(cap, budget, least=_SMALLEST_BUDGET)) == budget:
+        return ()
+    if fitting is None:
+        del reasoning["max_tokens"]
+    else:
+        reasoning["max_tokens"] = fitting
+    members["reasoning"] = reasoning
+    return () if fitting else ("reasoning.max_tokens",)
 
 
 def _with_usage(options: msgspec.Raw | None) -> msgspec.Raw | dict[str, Any]:

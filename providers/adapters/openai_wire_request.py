@@ -19,7 +19,8 @@ from providers.adapters.types import (
     ToolChoice,
 )
 
-CAP_FIELDS = ("max_tokens", "max_completion_tokens")
+# Names of the output cap: OpenAI's two, and those by which other servers take one (llama.cpp's own beats max_tokens).
+CAP_FIELDS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "n_predict", "num_predict")
 _SERVICE_TIERS = frozenset({"auto", "default", "flex", "scale", "priority", "fast"})
 _NEVER_EXTRA = frozenset({*CAP_FIELDS, "model", "messages", "stream", "stream_options", "n"})
 # Thinking budgets in tokens, up to which a word stands for them.

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from conduit.core.money import RATE_UNITS
 from providers.adapters.types import Usage
 from usage import price_data
-from usage.rates import PriceRow, compile_rates, cost, worst_case
+from usage.rates import PriceRow, compile_rates, cost, unpriced, worst_case
 
 NIL = UUID(int=0)
 
@@ -146,6 +146,52 @@ def test_what_may_cost_but_has_no_rate_is_flagged() -> None:
     assert cost(Usage(), GPT_4O).flags == []
 
 
+def test_tokens_without_a_rate_beside_tokens_that_have_one_are_flagged() -> None:
+    # An embedding model's price on a model that writes: 10 in at $3/M, and 5 out that nobody priced.
+    result = cost(Usage(input_tokens=10, output_tokens=5), row({"input": 3_000_000_000}))
+    assert (result.nanos, result.flags) == (30_000, ["unpriced"])
+    # Sold by the second, or for a fee alone: tokens are another way of counting the same work.
+    assert cost(Usage(input_tokens=10, units={"second": 2}), row({"second": RATE_UNITS})).flags == []
+    fee = cost(Usage(input_tokens=10, output_tokens=5), row({"request": RATE_UNITS}))
+    assert (fee.nanos, fee.flags) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("rates", "output", "units", "missing"),
+    [
+        ({"input": 1, "output": 1}, 10, {}, ()),
+        ({"input": 1}, 0, {}, ()),
+        ({"input": 1}, 10, {}, ("output",)),
+        ({"output": 1}, 10, {}, ("input",)),
+        ({"cache_read": 1}, 10, {}, ("input", "output")),
+        ({}, 10, {}, ("input", "output")),
+        ({"input": 1, "output": 1}, 10, {"search": 2}, ("search",)),
+        ({"input": 1, "output": 1}, 10, {"search": 0}, ()),
+        ({"input": 1, "output": 1, "search": 1}, 10, {"search": 2}, ()),
+        ({"request": 1}, 10, {}, ()),
+        ({"second": 1}, 10, {}, ()),
+        ({"input": 0, "output": 0}, 10, {}, ()),  # free by somebody's word is not unpriced
+    ],
+)
+def test_what_a_price_says_nothing_of_is_named_before_it_is_spent(
+    rates: dict[str, int], output: int, units: dict[str, int], missing: tuple[str, ...]
+) -> None:
+    assert unpriced(row(rates), output_tokens=output, units=units) == missing
+
+
+@given(st.dictionaries(st.sampled_from(["input", "output", "search", "cache_read", "request"]), st.just(7)), st.data())
+def test_whatever_is_not_named_as_unpriced_is_never_flagged_so_afterwards(
+    rates: dict[str, int], data: st.DataObject
+) -> None:
+    used = Usage(
+        input_tokens=data.draw(st.integers(1, 9)),
+        output_tokens=data.draw(st.integers(0, 9)),
+        units={"search": 2} if data.draw(st.booleans()) else {},
+    )
+    if not unpriced(row(rates), output_tokens=used.output_tokens, units=used.units):
+        assert "unpriced" not in cost(used, row(rates)).flags
+
+
 def test_the_providers_own_figure_is_taken_where_it_names_one() -> None:
     result = cost(Usage(input_tokens=1_000, reported_cost=123_456_789), GPT_4O)
     assert (result.nanos, result.flags) == (123_456_789, ["reported"])
@@ -217,6 +263,13 @@ def test_the_worst_case_counts_choices_and_single_units() -> None:
     # 100 in x 1 + 10 out x 2 choices x 2 + 3 + 4 images x 5, and nine nano-dollars for rounding
     bound = worst_case(price, input_tokens=100, output_tokens=10, n=2, units={"image": 4})
     assert bound == 100 + 40 + 3 + 20 + 9
+
+
+def test_a_picture_once_begun_is_finished_whatever_the_cap() -> None:
+    price = row({"input": 1_000_000, "output": 1_000_000, "image_output": 2_000_000})
+    drawn = Usage(output_tokens=6_240, image_output_tokens=6_240)
+    assert cost(drawn, price).nanos <= worst_case(price, input_tokens=0, output_tokens=1)
+    assert worst_case(GPT_4O, input_tokens=0, output_tokens=1) == 10_000 + 9
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from providers.adapters.types import (
 )
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
+Cap = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]  # 0 fills the cache and writes nothing
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
@@ -84,7 +85,7 @@ class CountWire(msgspec.Struct):
 
 
 class RequestWire(CountWire, kw_only=True):
-    max_tokens: Count
+    max_tokens: Cap
     stream: bool | None = None
     stop_sequences: list[str] | None = None
     temperature: Share | None = None

@@ -19,7 +19,7 @@ from conduit.proxy.dialects.gemini_wire import (
     RequestWire,
     camel_body,
 )
-from conduit.proxy.dialects.json_body import decode
+from conduit.proxy.dialects.json_body import check_names, decode
 from conduit.proxy.errors import ApiError, invalid_value, unknown_path
 from providers.adapters.base import Head
 from providers.adapters.types import ChatRequest, ChatResponse, Dialect, EmbeddingResponse, Endpoint, JSONObject
@@ -57,6 +57,8 @@ class GeminiDialect:
         camel = camel_body(body)
         wire = decode(_request, camel)
         config = wire.generation_config
+        if config is not None:
+            _check_config(body)
         head = Head(
             endpoint=Endpoint.GENERATE,
             model=model,
@@ -128,6 +130,13 @@ class GeminiDialect:
 
     def model(self, entry: ModelEntry) -> bytes:
         return _json.encode(_model(entry))
+
+
+def _check_config(body: bytes) -> None:
+    """The cap and the number of candidates stand within: given twice, we and Google might each believe another one."""
+    members = _members.decode(body)
+    name = "generation_config" if "generation_config" in members else "generationConfig"
+    check_names(bytes(members[name]), "generationConfig")
 
 
 def _is_batch(body: bytes) -> bool:

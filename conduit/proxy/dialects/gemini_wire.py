@@ -14,6 +14,7 @@ from conduit.proxy.dialects.json_body import decode
 from conduit.proxy.errors import invalid_value
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
+Cap = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 
 # What applications own: names in there are theirs.
 _FREE = frozenset(
@@ -27,6 +28,7 @@ _FREE = frozenset(
         "labels",
     )
 )
+_ESCAPED_LETTER = re.compile(rb"\\u00[4-7]")  # which no encoder writes, but which may hide a name
 _SNAKE_NAME = re.compile(rb'"[a-z]+(?:_[a-z]+)+"\s*:')
 _object = msgspec.json.Decoder(dict[str, Any])
 _UNDERSCORE = re.compile(r"_([a-z])")
@@ -114,7 +116,7 @@ class SpeechWire(msgspec.Struct, rename="camel"):
 
 
 class ConfigWire(msgspec.Struct, rename="camel"):
-    max_output_tokens: Count | None = None
+    max_output_tokens: Cap | None = None
     candidate_count: Annotated[int, msgspec.Meta(ge=1, le=128)] | None = None
     stop_sequences: list[str] | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
@@ -166,7 +168,7 @@ class BatchEmbedWire(msgspec.Struct):
 
 def camel_body(body: bytes) -> bytes:
     """Raises ApiError 400 when a name is given in both spellings: each side might believe another one."""
-    if _SNAKE_NAME.search(body) is None:
+    if _SNAKE_NAME.search(body) is None and _ESCAPED_LETTER.search(body) is None:
         return body
     return msgspec.json.encode(_camel(decode(_object, body), ""))
 

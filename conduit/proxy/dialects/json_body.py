@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from typing import Any, TypeVar
+from collections.abc import Hashable, Mapping
+from functools import cache
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -33,7 +35,7 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     try:
         decoded = decoder.decode(body)
         _check_depth(body)
-        _check_names(body)
+        check_names(body, known=_names_of(cast(Hashable, decoder.type)))
     except msgspec.ValidationError as error:
         raise _wrong_field(str(error)) from None
     except msgspec.DecodeError as error:
@@ -93,12 +95,24 @@ def _check_depth(body: bytes) -> None:
         raise _too_deep()
 
 
-def _check_names(body: bytes) -> None:
-    """A name twice is ambiguous: we and the provider might each believe another one.
+@cache
+def _names_of(kind: Hashable) -> Mapping[str, str]:
+    """The members that a struct knows, by their names and by their names in lower case; empty for any other type."""
+    names = getattr(kind, "__struct_encode_fields__", ())
+    return {**{name.casefold(): name for name in names}, **{name: name for name in names}}
+
+
+def check_names(body: bytes, field: str = "", *, known: Mapping[str, str] | None = None) -> None:
+    """A name twice is ambiguous: we and the provider might each believe another one. So is one that differs from a
+    `known` name in capitals only, which some servers take for the same. `field` is where the object `body` stands.
 
     Without repeats and white space the members' lengths add up to the body's; only other bodies are read again.
     """
     members = _raw_members.decode(body)
+    if known is not None:
+        for name in members.keys() - known.keys():
+            if meant := known.get(name.casefold()):
+                raise invalid_value(name, f"{name}: there is no such field. Did you mean {meant}?")
     compact = 1 + sum([len(name) + 4 + len(memoryview(value)) for name, value in members.items()])
     if compact == len(body):
         return
@@ -108,4 +122,5 @@ def _check_names(body: bytes) -> None:
     last: list[tuple[str, Any]] = json.loads(body, object_pairs_hook=list, parse_int=str, parse_float=str)
     repeated = [name for name, times in Counter([name for name, _ in last]).items() if times > 1]
     if repeated:
-        raise invalid_value(repeated[0], f"{repeated[0]}: this field is given more than once.")
+        name = f"{field}.{repeated[0]}" if field else repeated[0]
+        raise invalid_value(name, f"{name}: this field is given more than once.")

@@ -1,11 +1,13 @@
 """`POST /v1/chat/completions`: the request's fields with their types, and the canonical request made of them.
 
 Members that this dialect's types do not name go into `extra`, so that they reach a provider of the same wire format.
-Accepted beyond OpenAI's own: `top_k`, `reasoning` (OpenRouter), `cache_control` on messages, parts and tools.
+Accepted beyond OpenAI's own: `top_k`, `reasoning` (OpenRouter), `cache_control` on messages, parts and tools, and the
+names by which other servers take the output cap. Of several caps the smallest holds.
 """
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Annotated, Any
 
 import msgspec
@@ -16,6 +18,7 @@ from conduit.proxy.dialects.json_body import decode
 from conduit.proxy.dialects.openai_messages import CacheControl, MessageBody, cache_mark, check_messages, conversation
 from conduit.proxy.errors import invalid_value
 from providers.adapters.base import Head
+from providers.adapters.openai_wire_request import CAP_FIELDS
 from providers.adapters.types import (
     AudioOutput,
     ChatRequest,
@@ -103,10 +106,14 @@ class ChatBody(msgspec.Struct):
     logit_bias: dict[str, float] | None = None
     logprobs: bool | None = None
     max_completion_tokens: Cap | None = None
+    max_new_tokens: Cap | None = None
+    max_output_tokens: Cap | None = None
     max_tokens: Cap | None = None
     metadata: dict[str, str] | None = None
     modalities: list[str] | None = None
     n: Annotated[int, Meta(ge=1, le=128)] | None = None
+    n_predict: Cap | None = None
+    num_predict: Cap | None = None
     parallel_tool_calls: bool | None = None
     presence_penalty: float | None = None
     reasoning: ReasoningBody | None = None
@@ -131,13 +138,14 @@ class ChatBody(msgspec.Struct):
 _decoder = msgspec.json.Decoder(ChatBody)
 _object = msgspec.json.Decoder(dict[str, Any])
 _KNOWN = frozenset(ChatBody.__struct_fields__)
+_caps = attrgetter(*CAP_FIELDS)
 
 
 def parse_chat(body: bytes) -> Inbound:
     chat = decode(_decoder, body)
     check_messages(chat.messages)
     _check_tools(chat)
-    caps = [cap for cap in (chat.max_tokens, chat.max_completion_tokens) if cap is not None]
+    caps = [cap for cap in _caps(chat) if cap is not None]
     head = Head(
         endpoint=Endpoint.CHAT,
         model=chat.model,
