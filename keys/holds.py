@@ -94,8 +94,8 @@ class Holds:
         self._number += 1
         waiter = Waiter(slices, request, time.monotonic(), self._number)
         for one in waiter.hard:
-            if one.told > waiter.arrived - FRESH and request.least > one.remaining:
-                raise Refused("exceeded", one, request.least)
+            if one.told > waiter.arrived - FRESH and waiter.least_of(one) > one.remaining:
+                raise Refused("exceeded", one, waiter.least_of(one))
         queued = next((one for one in waiter.hard if one.queue), waiter.hard[0])
         self._enqueue(waiter, waiter.lacks() or queued)
         self._stirred.set()
@@ -233,7 +233,7 @@ class Holds:
         """Refuses what can never fit now, and what has waited long enough."""
         at = time.monotonic()
         for waiter, one in list(self._waiting.items()):
-            needed = max(1, waiter.request.least)
+            needed = waiter.least_of(one)
             if one.told > waiter.arrived - FRESH and needed > one.remaining:
                 self._refuse(waiter, Refused("exceeded", one, needed))
             elif at - waiter.arrived >= one.entry.wait_ms / 1000:

@@ -171,6 +171,12 @@ class Waiter:
         self.future: asyncio.Future[Hold] = asyncio.get_running_loop().create_future()
         self.hold: Hold | None = None
 
+    def least_of(self, one: Slice) -> int:
+        """What that slice's budget must have left for it; below any figure where its policy lets it pass."""
+        if self.request.unbounded and one.entry.unbounded == "soft":
+            return -(2**63)
+        return max(1, self.request.least)
+
     def amount_of(self, one: Slice) -> int:
         """What it would hold there now."""
         if runs_alone(self.request, one):

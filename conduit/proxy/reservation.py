@@ -16,12 +16,14 @@ from conduit.core.money import format_usd
 from conduit.proxy import errors
 from conduit.proxy.call import Call
 from conduit.proxy.errors import ApiError
+from conduit.proxy.worst_case import Bound, bound
 from keys.entries import BudgetEntry
 from keys.holds import Refused
 from keys.slices import Hold, Request, Slice
 from providers.adapters.types import Endpoint
 from providers.routing import TargetEntry
 from usage.pricing import PriceRow, worst_case
+from usage.rates import unpriced
 
 if TYPE_CHECKING:
     from conduit.proxy.gateway import Gateway
@@ -42,20 +44,28 @@ class Plan(msgspec.Struct):
     """What the attempt may cost. `full` is the cap asked for; `lowest` what it may be lowered to, None: it may not."""
 
     price: PriceRow | None
-    input_tokens: int
+    bound: Bound
     full: int
     lowest: int | None
-    n: int
     written: int | None  # the cap that goes upstream whatever the budgets say
 
     def worst(self, output: int) -> int:
+        """Nano-dollars, of answers of `output` tokens."""
         if self.price is None:
             return 0
-        return worst_case(self.price, input_tokens=self.input_tokens, output_tokens=output, n=self.n)
+        most = self.bound
+        return worst_case(
+            self.price,
+            input_tokens=most.input_tokens,
+            output_tokens=output + most.beyond_cap,
+            n=most.n,
+            units=most.units,
+        )
 
     def request(self) -> Request:
         most = self.worst(self.full)
-        return Request(most if self.lowest is None else self.worst(self.lowest), most)
+        least = most if self.lowest is None else self.worst(self.lowest)
+        return Request(least, most, unbounded=bool(self.bound.unbounded))
 
     def cap(self, nanos: int) -> int | None:
         """The longest answer that `nanos` pays for."""
@@ -72,11 +82,7 @@ async def reserve(
     gateway: Gateway, call: Call, target: TargetEntry, price: PriceRow | None, budgets: Sequence[BudgetEntry]
 ) -> Reserved:
     """Raises ApiError; then nothing is held."""
-    hard = any(budget.hard for budget in budgets)
-    if price is None and hard:
-        call.trace.append({"check": "price", "ok": False, "model": target.model})
-        raise errors.price_unknown(target.model)
-    plan = _plan(call, target, price, hard=hard)
+    plan = make_plan(call, target, price, budgets)
     try:
         hold, time_us = await gateway.hold(budgets, plan.request())
     except Refused as refused:
@@ -85,18 +91,40 @@ async def reserve(
     return Reserved(hold, plan.cap(hold.nanos), time_us)
 
 
-def _plan(call: Call, target: TargetEntry, price: PriceRow | None, *, hard: bool) -> Plan:
+def make_plan(call: Call, target: TargetEntry, price: PriceRow | None, budgets: Sequence[BudgetEntry]) -> Plan:
+    """Raises ApiError for what no hard budget can carry: an unknown price, or a cost without a bound."""
     assert call.inbound is not None
-    head = call.inbound.head
+    head, hard = call.inbound.head, [budget for budget in budgets if budget.hard]
     limits = [limit for limit in (head.max_output_tokens, call.key.max_output_tokens) if limit is not None]
     if target.max_output_tokens is not None and (limits or hard):
         limits.append(target.max_output_tokens)
     full = min(limits, default=target.max_output_tokens or UNBOUNDED_OUTPUT)
     written = min(limits, default=None)
-    lowest = min(full, SHORTEST) if hard and head.max_output_tokens is None else None
     if call.path.endpoint is Endpoint.EMBEDDINGS:
-        full, lowest, written = 0, None, None
-    return Plan(price, len(call.body), full, lowest, head.n, written)
+        full, written = 0, None
+    if not hard:
+        return Plan(price, Bound(input_tokens=len(call.body), output_tokens=None, n=head.n), full, None, written)
+    most = bound(call.inbound, target, call.body, beta=call.headers.get(b"anthropic-beta", b"").decode("latin-1"))
+    lacking = unpriced(price, output_tokens=full, units=most.units) if price else ("input",)
+    if lacking:
+        call.trace.append({"check": "price", "ok": False, "model": target.model, "units": list(lacking)})
+        raise errors.price_unknown(target.model)
+    if most.unbounded:
+        _allow_unbounded(call, hard, most.unbounded)
+    flexible = head.max_output_tokens is None and full > 0 and not most.unbounded
+    return Plan(price, most, full, min(full, SHORTEST) if flexible else None, full if flexible else written)
+
+
+def _allow_unbounded(call: Call, hard: Sequence[BudgetEntry], reason: str) -> None:
+    for budget in hard:
+        if budget.unbounded == "deny":
+            owner = f"{budget.owner_kind} {budget.owner_name!r}"
+            call.trace.append({"check": "bound", "ok": False, "scope": owner, "window": budget.window, "why": reason})
+            raise errors.budget_exceeded(
+                f"The hard budget of {owner} refuses what it cannot bound: {reason}. Leave that out, or have an"
+                ' operator set the budget\'s "unbounded" to "exclusive" or "soft".'
+            )
+    call.trace.append({"check": "bound", "ok": True, "why": reason})
 
 
 def _line(one: Slice, nanos: int, *, ok: bool = True) -> dict[str, object]:
