@@ -15,6 +15,7 @@ from uuid import UUID
 import msgspec
 
 from conduit.core.clock import now
+from keys.budget_owners import owner_names
 from keys.budgets import period_bounds
 from keys.models import Budget, BudgetPeriod, Customer, KeySecret, KeyState, OwnerKind, Team, VirtualKey
 
@@ -162,6 +163,14 @@ def load_customer(team_id: UUID | None, name: str) -> CustomerEntry | None:
     limited = (row.rpm, row.tpm) != (None, None)
     rates = (RateScope("customer", row.id, row.name, row.rpm, row.tpm, None),) if limited else ()
     return CustomerEntry(row.id, row.blocked, rates, tuple(budget_entry(budget, row.name) for budget in budgets))
+
+
+def load_provider_budgets(provider_id: UUID) -> tuple[BudgetEntry, ...]:
+    """Oldest first; empty for a provider without budgets."""
+    rows = Budget.objects.filter(owner_kind=OwnerKind.PROVIDER, owner_id=provider_id, removed_at=None)
+    found = list(rows.order_by("id"))
+    names = owner_names(found)
+    return tuple(budget_entry(row, names.get((row.owner_kind, row.owner_id), "")) for row in found)
 
 
 def settled(budgets: Iterable[UUID]) -> dict[tuple[UUID, float], int]:

@@ -18,7 +18,7 @@ from django.http import QueryDict
 from conduit.core import clock, wording
 from conduit.core.errors import InvalidInput
 from keys import constraints
-from keys.budgets import BudgetSpec, parse_specs
+from keys.budget_specs import BudgetSpec, parse_specs
 
 PLAIN = ("name", "owner", "rpm", "tpm", "max_parallel", "max_output_tokens", "expires_at", "tags", "models")
 NUMBERS = ("rpm", "tpm", "max_parallel", "max_output_tokens")
