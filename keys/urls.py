@@ -25,4 +25,5 @@ pages: list[URLPattern | URLResolver] = [
     path("keys/<uuid:key_id>/disable", views.key_disable, name="key-disable"),
     path("keys/<uuid:key_id>/enable", views.key_enable, name="key-enable"),
     path("keys/<uuid:key_id>/revoke", views.key_revoke, name="key-revoke"),
+    path("budgets/raises/<int:raise_id>/end", views.raise_end, name="raise-end"),
 ]
