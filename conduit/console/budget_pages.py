@@ -152,6 +152,7 @@ def _asked(
         "until_text": clock.rfc3339(until),
         "after": meter.limit + extra,
         "free_after": meter.left + extra,
+        "short": max(0, -(meter.left + extra)),
         "past_window": bool(meter.resets_at and until > meter.resets_at),
         "above": _above(actor, row, at),
     }

@@ -45,6 +45,11 @@ class Meter:
         return max(self.left, 0)
 
     @property
+    def digits(self) -> int:
+        """One precision for its figures."""
+        return wording.digits_for([self.limit, self.settled])
+
+    @property
     def reverts_at(self) -> datetime | None:
         """When the first raise ends."""
         return self.raises[0].until if self.raises else None
