@@ -133,32 +133,30 @@ def test_a_raise_that_does_not_cover_what_was_spent_says_so(world: World, owner:
     assert "Still nothing can be spent: $5.00 is settled and $0.00 held, $3.00 more than this limit." in said
 
 
-@pytest.mark.parametrize(
-    ("typed", "place"),
-    [
-        ({"extra_usd": ""}, "extra_usd"),
-        ({"extra_usd": "0"}, "extra_usd"),
-        ({"extra_usd": "-1"}, "extra_usd"),
-        ({"extra_usd": "NaN"}, "extra_usd"),
-        ({"extra_usd": "1e400"}, "extra_usd"),
-        ({"extra_usd": "1,0"}, "extra_usd"),
-        ({"extra_usd": str(2**63)}, "extra_usd"),
-        ({"until": "soon"}, "until"),
-        ({"until_at": "2001-01-01T00:00"}, "until"),
-        ({"until_at": "2999-01-01T00:00"}, "until"),
-        ({"until_at": "x"}, "until"),
-        ({"budget": ""}, "budget"),
-        ({"budget": "x"}, "budget"),
-    ],
-)
-def test_a_wrong_field_is_named_and_nothing_is_raised(
-    typed: dict[str, str], place: str, world: World, owner: Client
-) -> None:
-    form = {"budget": str(of(world).id), "extra_usd": "1", "until": "1h", "confirm": "yes", **typed}
-    answer = owner.post("/budgets/raise", form)
-    assert (answer.status_code, list(answer.context["errors"])) == (422, [place])
-    links = [a["href"] for tag, a in Markup(answer.content.decode()).tags if tag == "a"]
-    assert f"#{place}" in links
+WRONG_RAISES: list[tuple[dict[str, str], str]] = [
+    ({"extra_usd": ""}, "extra_usd"),
+    ({"extra_usd": "0"}, "extra_usd"),
+    ({"extra_usd": "-1"}, "extra_usd"),
+    ({"extra_usd": "NaN"}, "extra_usd"),
+    ({"extra_usd": "1e400"}, "extra_usd"),
+    ({"extra_usd": "1,0"}, "extra_usd"),
+    ({"extra_usd": str(2**63)}, "extra_usd"),
+    ({"until": "soon"}, "until"),
+    ({"until_at": "2001-01-01T00:00"}, "until"),
+    ({"until_at": "2999-01-01T00:00"}, "until"),
+    ({"until_at": "x"}, "until"),
+    ({"budget": ""}, "budget"),
+    ({"budget": "x"}, "budget"),
+]
+
+
+def test_a_wrong_field_is_named_and_nothing_is_raised(world: World, owner: Client) -> None:
+    for typed, place in WRONG_RAISES:
+        form = {"budget": str(of(world).id), "extra_usd": "1", "until": "1h", "confirm": "yes", **typed}
+        answer = owner.post("/budgets/raise", form)
+        assert (answer.status_code, list(answer.context["errors"])) == (422, [place]), typed
+        links = [a["href"] for tag, a in Markup(answer.content.decode()).tags if tag == "a"]
+        assert f"#{place}" in links, typed
     assert not BudgetRaise.objects.exists()
 
 
@@ -230,22 +228,20 @@ def test_a_provider_s_limits_are_changed_and_nothing_that_the_form_does_not_show
     assert "$1,251.50 / month" in words(owner.get(path))
 
 
-@pytest.mark.parametrize(
-    ("field", "typed", "place"),
-    [
-        ("rpm", "0", "rpm"),
-        ("tpm", "1e3", "tpm"),
-        ("max_parallel", "9" * 12, "max_parallel"),
-        ("budget_limit", ["-1", "", ""], "budget-0"),
-        ("budget_limit", ["1", "1e400", ""], "budget-1"),
-        ("budget_timezone", ["UTC", "Mars/Olympus", "UTC"], "budget-1"),
-    ],
-)
-def test_a_wrong_limit_of_a_provider_is_named_and_nothing_is_saved(
-    field: str, typed: Any, place: str, world: World, owner: Client
-) -> None:
-    answer = owner.post(f"/providers/{world.provider.id}/limits", {**LIMITS, field: typed})
-    assert (answer.status_code, list(answer.context["errors"])) == (422, [place])
+WRONG_LIMITS: list[tuple[str, Any, str]] = [
+    ("rpm", "0", "rpm"),
+    ("tpm", "1e3", "tpm"),
+    ("max_parallel", "9" * 12, "max_parallel"),
+    ("budget_limit", ["-1", "", ""], "budget-0"),
+    ("budget_limit", ["1", "1e400", ""], "budget-1"),
+    ("budget_timezone", ["UTC", "Mars/Olympus", "UTC"], "budget-1"),
+]
+
+
+def test_a_wrong_limit_of_a_provider_is_named_and_nothing_is_saved(world: World, owner: Client) -> None:
+    for field, typed, place in WRONG_LIMITS:
+        answer = owner.post(f"/providers/{world.provider.id}/limits", {**LIMITS, field: typed})
+        assert (answer.status_code, list(answer.context["errors"])) == (422, [place]), (field, typed)
     world.provider.refresh_from_db()
     assert world.provider.max_parallel is None
     assert current(OwnerKind.PROVIDER, world.provider.id) == []
