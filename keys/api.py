@@ -1,4 +1,4 @@
-"""The management API's keys, teams, customers and budgets."""
+"""The management API's keys, teams and customers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Q
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -15,10 +14,9 @@ from conduit.access.permissions import demand_scope, scope
 from conduit.core.actor import Actor
 from conduit.core.api import ResourceView, actor_of, described, page, parsed
 from conduit.core.errors import InvalidInput, NotFound
-from keys import budgets, customers, issuing, representation, teams
-from keys.models import Budget, Customer, KeyState, OwnerKind, Team, VirtualKey
+from keys import customers, issuing, representation, teams
+from keys.models import Customer, KeyState, Team, VirtualKey
 from keys.serializers import (
-    BudgetOutput,
     CustomerInput,
     CustomerOutput,
     KeyCreated,
@@ -119,16 +117,6 @@ class KeyStep(ResourceView):
         return self.one(body, version=representation.version(body))
 
 
-class KeyBudgets(ResourceView):
-    resource = "budgets"
-
-    @described("Read a key's budgets", response=BudgetOutput, many=True)
-    def get(self, request: Request, key_id: UUID) -> Response:
-        key = find_key(actor_of(request), key_id)
-        states = budgets.current(OwnerKind.KEY, key.id)
-        return Response({"data": [representation.owned(state, key.name) for state in states], "next": None})
-
-
 def find_own_team(actor: Actor, team_id: UUID, *, lock: bool = False) -> Team:
     if lock:
         teams.lock_tree()
@@ -210,36 +198,3 @@ class OneCustomer(ResourceView):
             actor=actor_of(request), name=name, team=team, limits=body, specs=specs
         )
         return self.one(representation.customers([customer])[0], status=201 if created else 200)
-
-
-def own_budgets(actor: Actor) -> Any:
-    """Budgets in force that the actor may see; those of providers belong to no team."""
-    rows = Budget.objects.filter(removed_at=None)
-    if actor.teams is None:
-        return rows
-    keys = VirtualKey.objects.filter(team__in=actor.teams).values("id")
-    own_customers = Customer.objects.filter(team__in=actor.teams).values("id")
-    return rows.filter(
-        Q(owner_kind=OwnerKind.TEAM, owner_id__in=actor.teams)
-        | Q(owner_kind=OwnerKind.KEY, owner_id__in=keys)
-        | Q(owner_kind=OwnerKind.CUSTOMER, owner_id__in=own_customers)
-    )
-
-
-class Budgets(ResourceView):
-    resource = "budgets"
-
-    @described("List budgets", response=BudgetOutput, many=True)
-    def get(self, request: Request) -> Response:
-        return page(request, own_budgets(actor_of(request)), serialize_all=representation.of_budgets)
-
-
-class OneBudget(ResourceView):
-    resource = "budgets"
-
-    @described("Read a budget", response=BudgetOutput)
-    def get(self, request: Request, budget_id: UUID) -> Response:
-        row = own_budgets(actor_of(request)).filter(pk=budget_id).first()
-        if row is None:
-            raise NotFound("")
-        return self.one(representation.of_budgets([row])[0])

@@ -1,4 +1,4 @@
-"""Budgets: what they may be, their windows, and what is spent of them.
+"""Budgets: their windows, what is spent of them, and how they are changed. keys/raises.py lifts one for a while.
 
 A window is a `BudgetPeriod` row that is never reset; `period_bounds` says which one an instant belongs to. Windows
 start at midnight of the budget's own time zone, weeks on Monday (ISO 8601), whatever clock changes lie between.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
 from django.db import transaction
 
@@ -20,43 +20,27 @@ from conduit.core import audit
 from conduit.core.actor import Actor
 from conduit.core.clock import now, rfc3339
 from conduit.core.errors import InvalidInput
-from conduit.core.fields import nearest, parse_choice, parse_whole
-from conduit.core.money import MoneyError, format_usd, parse_usd
-from keys.models import Budget, BudgetPeriod, Window
+from conduit.core.money import MAX_NANOS, format_usd
+from keys.budget_specs import BudgetSpec, parse_specs
+from keys.models import Budget, BudgetPeriod, BudgetRaise, Window
 
-KINDS = ("hard", "soft")
-UNBOUNDED = ("deny", "exclusive", "soft")
-MOST = 16
-LONGEST_WAIT = 60_000
 Bounds = tuple[datetime, datetime | None]
 
 
 @dataclass(frozen=True, slots=True)
-class BudgetSpec:
-    """What is asked for. `limit_nanos` 0 blocks everything. `reset`: the running period begins anew."""
-
-    limit_nanos: int
-    window: str = Window.LIFETIME
-    timezone: str = "UTC"
-    kind: str = "hard"
-    unbounded: str = "deny"
-    wait_ms: int = 2000
-    reset: bool = False
-
-    @property
-    def identity(self) -> tuple[str, str, str]:
-        """What makes it the same budget as before an edit."""
-        return self.window, self.timezone, self.kind
-
-
-@dataclass(frozen=True, slots=True)
 class BudgetState:
-    """A budget in force with its running period. `held_nanos` is leased to workers; all amounts in nano-dollars."""
+    """A budget in force with its running period. All amounts in nano-dollars.
+
+    `limit_nanos` is what holds at this moment: `base_nanos` and every raise in force. `held_nanos` is leased to workers
+    or kept for uncertain attempts.
+    """
 
     id: UUID
     owner_kind: str
     owner_id: UUID
     limit_nanos: int
+    base_nanos: int
+    raises: tuple[BudgetRaise, ...]
     window: str
     timezone: str
     kind: str
@@ -72,21 +56,21 @@ class BudgetState:
         """Below zero where a soft budget was overspent or a limit lowered under what was spent."""
         return self.limit_nanos - self.settled_nanos - self.held_nanos
 
-    def terms(self) -> dict[str, Any]:
-        """What was agreed, in the contract's names, without what changes by itself."""
+    def outward(self) -> dict[str, Any]:
+        """In the contract's names, without the owner."""
         return {
             "id": str(self.id),
             "limit_usd": format_usd(self.limit_nanos),
+            "base_limit_usd": format_usd(self.base_nanos),
+            "raises": [
+                {"id": str(row.id), "extra_usd": format_usd(row.extra_nanos), "until": rfc3339(row.until)}
+                for row in self.raises
+            ],
             "window": self.window,
             "timezone": self.timezone,
             "kind": self.kind,
             "unbounded": self.unbounded,
             "wait_ms": self.wait_ms,
-        }
-
-    def outward(self) -> dict[str, Any]:
-        return {
-            **self.terms(),
             "settled_usd": format_usd(self.settled_nanos),
             "held_usd": format_usd(self.held_nanos),
             "remaining_usd": format_usd(self.remaining_nanos),
@@ -95,100 +79,37 @@ class BudgetState:
         }
 
 
-def _limit(value: object) -> int:
-    try:
-        nanos = parse_usd(value)  # type: ignore[arg-type]  # it refuses other types itself
-    except MoneyError as error:
-        raise InvalidInput("", f"The amount {error}.", "invalid_amount") from None
-    if nanos < 0:
-        raise InvalidInput("", "The amount must not be negative.", "too_small")
-    return nanos
-
-
-def _timezone(value: object) -> str:
-    names = available_timezones()
-    if not isinstance(value, str) or value not in names:
-        meant = nearest(value, names) if isinstance(value, str) else ""
-        raise InvalidInput("", f'Must be an IANA time zone such as "Europe/Berlin".{meant}', "unknown_timezone")
-    return value
-
-
-def _flag(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise InvalidInput("", "Must be true or false.", "invalid_flag")
-    return value
-
-
-_PARSERS = {
-    "limit_usd": ("limit_nanos", _limit),
-    "window": ("window", lambda value: parse_choice(value, Window.values)),
-    "timezone": ("timezone", _timezone),
-    "kind": ("kind", lambda value: parse_choice(value, KINDS)),
-    "unbounded": ("unbounded", lambda value: parse_choice(value, UNBOUNDED)),
-    "wait_ms": ("wait_ms", lambda value: parse_whole(value, 0, LONGEST_WAIT)),
-    "reset": ("reset", _flag),
-}
-
-
-def parse_spec(value: object) -> BudgetSpec:
-    """One item of `budgets`. Raises InvalidInput naming the member."""
-    if isinstance(value, BudgetSpec):
-        return value
-    if not isinstance(value, Mapping):
-        raise InvalidInput("", "Must be an object.", "invalid_object")
-    found: dict[str, Any] = {}
-    for name, member in value.items():
-        if name not in _PARSERS:
-            raise InvalidInput(str(name), f"There is no such field.{nearest(str(name), _PARSERS)}", "unknown_field")
-        attribute, parse = _PARSERS[name]
-        try:
-            found[attribute] = parse(member)
-        except InvalidInput as error:
-            raise InvalidInput(name, error.detail, error.code) from None
-    if "limit_nanos" not in found:
-        raise InvalidInput("limit_usd", "This field is required.", "required")
-    return BudgetSpec(**found)
-
-
-def parse_specs(value: object, field: str = "budgets") -> list[BudgetSpec]:
-    """The whole list. Raises InvalidInput with a field such as `budgets.0.limit_usd`."""
-    if not isinstance(value, (list, tuple)):
-        raise InvalidInput(field, "Must be a list.", "invalid_list")
-    if len(value) > MOST:
-        raise InvalidInput(field, f"Must have at most {MOST} members.", "too_many")
-    specs: list[BudgetSpec] = []
-    for index, member in enumerate(value):
-        try:
-            spec = parse_spec(member)
-        except InvalidInput as error:
-            inner = f".{error.field}" if error.field else ""
-            raise InvalidInput(f"{field}.{index}{inner}", error.detail, error.code) from None
-        if spec.identity in {other.identity for other in specs}:
-            raise InvalidInput(f"{field}.{index}", "There is already one of this window, time zone and kind.", "double")
-        specs.append(spec)
-    return specs
-
-
 def set_budgets(
     owner_kind: str, owner_id: UUID, specs: Sequence[BudgetSpec | Mapping[str, Any]], *, actor: Actor
 ) -> None:
     """Makes `specs` the owner's budgets. One of the same window, time zone and kind keeps its id and what was spent.
 
-    The caller has checked that the actor may, and holds the owner's row locked.
+    The caller has checked that the actor may, and holds the owner's row locked. Raises InvalidInput naming the member.
     """
     wanted = parse_specs(list(specs))
     with transaction.atomic():
         at = now()
-        rows = Budget.objects.select_for_update().filter(owner_kind=owner_kind, owner_id=owner_id, removed_at=None)
-        present = {(row.window, row.timezone, row.kind): row for row in rows}
+        # Without the key: the ledger may write a period of such a budget meanwhile, and must not wait for this.
+        rows = Budget.objects.select_for_update(no_key=True).filter(
+            owner_kind=owner_kind, owner_id=owner_id, removed_at=None
+        )
+        present = {(row.window, row.timezone, row.kind): row for row in rows.order_by("id")}
+        extra = extras([row.id for row in present.values()], at)
         before = [_terms(row) for row in present.values()]
-        for spec in wanted:
+        changed: list[UUID] = []
+        for index, spec in enumerate(wanted):
             row = present.pop(spec.identity, None) or Budget(owner_kind=owner_kind, owner_id=owner_id)
+            if spec.limit_nanos + extra.get(row.id, 0) > MAX_NANOS:
+                raise InvalidInput(
+                    f"budgets.{index}.limit_usd", "The amount with its raises is too large.", "too_large"
+                )
             if _apply(row, spec, at):
                 row.save()
+                changed.append(row.id)
         for row in present.values():
             row.removed_at = at
             row.save(update_fields=["removed_at"])
+        lock_running([*changed, *(row.id for row in present.values())], at)
         left = Budget.objects.filter(owner_kind=owner_kind, owner_id=owner_id, removed_at=None).order_by("id")
         after = [_terms(row) for row in left]
         if sorted(before, key=str) != sorted(after, key=str):
@@ -200,6 +121,31 @@ def set_budgets(
                 before={"budgets": before},
                 after={"budgets": after},
             )
+
+
+def lock_running(budgets: Sequence[UUID], at: datetime) -> None:
+    """Locks the periods of these budgets that have not ended, in the order of their ids as everybody does.
+
+    Called after a limit was written, in its transaction: a lease that is granted at the same time has seen the limit
+    before the change, or waits here and sees it after.
+    """
+    rows = BudgetPeriod.objects.select_for_update(no_key=True).filter(budget__in=budgets).exclude(ends_at__lte=at)
+    list(rows.order_by("id").values_list("id", flat=True))
+
+
+def raises_in_force(budgets: Iterable[UUID], at: datetime) -> dict[UUID, list[BudgetRaise]]:
+    """By budget, the first to end first. What has ended is no longer here: the time alone reverts a raise."""
+    found: dict[UUID, list[BudgetRaise]] = defaultdict(list)
+    for row in BudgetRaise.objects.filter(budget__in=list(budgets), until__gt=at).order_by("until", "id"):
+        found[row.budget_id].append(row)
+    return found
+
+
+def extras(budgets: Iterable[UUID], at: datetime) -> dict[UUID, int]:
+    """What the raises in force add to each budget's limit, nano-dollars; a budget without one has no entry."""
+    return {
+        budget: sum(row.extra_nanos for row in rows) for budget, rows in raises_in_force(budgets, at).items() if rows
+    }
 
 
 def _apply(row: Budget, spec: BudgetSpec, at: datetime) -> bool:
@@ -308,28 +254,35 @@ def states(owner_kind: str, owner_ids: Iterable[UUID], at: datetime | None = Non
 
 def states_of(rows: Sequence[Budget], at: datetime | None = None) -> list[BudgetState]:
     """The running period of each budget; one that nothing was spent in yet has no row and counts 0."""
+    if not rows:
+        return []
     at = at or now()
     bounds = {row.id: period_bounds(row, at) for row in rows}
+    raised = raises_in_force(bounds, at)
     spent: dict[UUID, dict[datetime, BudgetPeriod]] = defaultdict(dict)
     starts = {start for start, _ in bounds.values()}
-    for period in BudgetPeriod.objects.filter(budget__in=[row.id for row in rows], starts_at__in=starts):
+    for period in BudgetPeriod.objects.filter(budget__in=list(bounds), starts_at__in=starts):
         spent[period.budget_id][period.starts_at] = period
-    return [_state(row, bounds[row.id], spent[row.id].get(bounds[row.id][0])) for row in rows]
+    return [
+        _state(row, bounds[row.id], spent[row.id].get(bounds[row.id][0]), tuple(raised.get(row.id, ()))) for row in rows
+    ]
 
 
-def _state(row: Budget, bounds: Bounds, period: BudgetPeriod | None) -> BudgetState:
+def _state(row: Budget, bounds: Bounds, period: BudgetPeriod | None, raises: tuple[BudgetRaise, ...]) -> BudgetState:
     return BudgetState(
         id=row.id,
         owner_kind=row.owner_kind,
         owner_id=row.owner_id,
-        limit_nanos=row.limit_nanos,
+        limit_nanos=row.limit_nanos + sum(one.extra_nanos for one in raises),
+        base_nanos=row.limit_nanos,
+        raises=raises,
         window=row.window,
         timezone=row.timezone,
         kind=row.kind,
         unbounded=row.unbounded,
         wait_ms=row.wait_ms,
         settled_nanos=period.settled_nanos if period else 0,
-        held_nanos=period.leased_nanos if period else 0,
+        held_nanos=period.leased_nanos + period.uncertain_nanos if period else 0,
         period_start=bounds[0],
         resets_at=bounds[1],
     )

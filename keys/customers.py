@@ -12,7 +12,7 @@ from conduit.core import audit
 from conduit.core.actor import Actor
 from conduit.core.errors import InvalidInput
 from conduit.core.fields import parse_text
-from keys import budgets, constraints
+from keys import budget_specs, budgets, constraints
 from keys.models import Customer, OwnerKind, Team
 
 RESOURCE = "customers"
@@ -24,7 +24,7 @@ def put_customer(
     name: str,
     team: Team | None = None,
     limits: Mapping[str, Any],
-    specs: Sequence[budgets.BudgetSpec | Mapping[str, Any]] = (),
+    specs: Sequence[budget_specs.BudgetSpec | Mapping[str, Any]] = (),
 ) -> tuple[Customer, bool]:
     """Makes the customer exactly this: what is left out has no limit. The flag says whether it is new.
 
@@ -36,7 +36,7 @@ def put_customer(
         name = parse_text(name, 254, shortest=1)
     except InvalidInput as error:
         raise InvalidInput("id", error.detail, error.code) from None
-    wanted = budgets.parse_specs(list(specs))
+    wanted = budget_specs.parse_specs(list(specs))
     nothing = {"rpm": None, "tpm": None, "blocked": False}
     stored = constraints.clean({**nothing, **limits}, constraints.CUSTOMER_FIELDS)
     with transaction.atomic():

@@ -18,7 +18,7 @@ from conduit.core.actor import Actor
 from conduit.core.clock import now
 from conduit.core.errors import Conflict, InvalidInput, NotFound
 from conduit.core.secret import Secret
-from keys import budgets, constraints
+from keys import budget_specs, budgets, constraints
 from keys.errors import KeyRevoked
 from keys.models import KeySecret, KeyState, OwnerKind, Team, VirtualKey
 
@@ -31,7 +31,7 @@ class KeyLimits(TypedDict, total=False):
 
     models: Sequence[str]
     endpoints: Sequence[str]
-    budgets: Sequence[budgets.BudgetSpec | Mapping[str, Any]]
+    budgets: Sequence[budget_specs.BudgetSpec | Mapping[str, Any]]
     rpm: int | None
     tpm: int | None
     max_parallel: int | None
@@ -51,7 +51,7 @@ def create_key(
     """
     permissions.demand(actor, RESOURCE)
     _check_team(actor, team)
-    specs = budgets.parse_specs(limits.pop("budgets", ()))
+    specs = budget_specs.parse_specs(limits.pop("budgets", ()))
     stored = constraints.clean({"name": name, "owner": owner, **limits}, constraints.KEY_FIELDS)
     minted = raw_keys.mint(raw_keys.VIRTUAL_KEY)
     raw = minted.raw.reveal()
@@ -74,7 +74,7 @@ def update_key(key: VirtualKey, *, actor: Actor, changes: Mapping[str, Any]) -> 
     """Changes the named fields only; `team` is a Team or None. Raises as `create_key`, and KeyRevoked."""
     permissions.demand(actor, RESOURCE)
     changes = dict(changes)
-    specs = budgets.parse_specs(changes.pop("budgets")) if "budgets" in changes else None
+    specs = budget_specs.parse_specs(changes.pop("budgets")) if "budgets" in changes else None
     moves, team = "team" in changes, changes.pop("team", None)
     with transaction.atomic():
         key = _locked(key, actor)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.apps import apps
-
 from conduit.access.permissions import names_only
+from conduit.core import budgeting
 from conduit.core.actor import Actor
 from conduit.core.clock import now, rfc3339
 from keys import budgets, constraints
+from keys.budget_owners import owner_names
 from keys.budgets import BudgetState
 from keys.models import Budget, Customer, KeySecret, KeyState, OwnerKind, Team, VirtualKey
 
@@ -60,30 +59,15 @@ def owned(state: BudgetState, name: str) -> dict[str, Any]:
     return {**state.outward(), "owner": {"kind": state.owner_kind, "id": str(state.owner_id), "name": name}}
 
 
-def owner_names(rows: Iterable[Budget]) -> dict[tuple[str, UUID], str]:
-    """(kind, id) → name, one query per kind."""
-    ids: dict[str, set[UUID]] = defaultdict(set)
-    for row in rows:
-        ids[row.owner_kind].add(row.owner_id)
-    # A provider is an owner too, but lives in an app that keys must not import.
-    models: dict[str, Any] = {
-        OwnerKind.KEY: VirtualKey,
-        OwnerKind.TEAM: Team,
-        OwnerKind.CUSTOMER: Customer,
-        OwnerKind.PROVIDER: apps.get_model("providers", "Provider"),
-    }
-    names: dict[tuple[str, UUID], str] = {}
-    for kind, wanted in ids.items():
-        for owner_id, name in models[kind].objects.filter(pk__in=wanted).values_list("id", "name"):
-            names[kind, owner_id] = name
-    return names
+def of_owner(kind: str, names: Mapping[UUID, str]) -> dict[UUID, list[dict[str, Any]]]:
+    """Each owner's budgets, by its id."""
+    states = budgets.states(kind, names)
+    return {owner_id: [owned(state, name) for state in states[owner_id]] for owner_id, name in names.items()}
 
 
 def version(body: dict[str, Any]) -> dict[str, Any]:
     """What an ETag is made of: what people decided, without what changes by use."""
-    moving = {"settled_usd", "held_usd", "remaining_usd", "period_start", "resets_at", "owner"}
-    terms = [{name: value for name, value in row.items() if name not in moving} for row in body.get("budgets", ())]
-    return {**{name: value for name, value in body.items() if name not in ("last_used_at", "key")}, "budgets": terms}
+    return budgeting.decided({name: value for name, value in body.items() if name not in ("last_used_at", "key")})
 
 
 def state_of(row: VirtualKey, at: datetime) -> str:

@@ -1,4 +1,4 @@
-"""Bodies of keys, teams, customers and budgets, in and out. The rules are those of constraints.py and budgets.py."""
+"""Bodies of keys, teams, customers and budgets, in and out. Rules: constraints.py and budget_specs.py."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from conduit.core.api import Choice, Flag, MoneyField, Parsed, RFC3339Field, Strict, Text, WholeNumber
+from conduit.core.api import MoneyField, Parsed, RFC3339Field, Strict
+from conduit.core.budgeting import BudgetOutput, BudgetsField
 from conduit.core.clock import rfc3339
 from conduit.core.errors import InvalidInput
-from keys import budgets, constraints, teams
-from keys.models import Window
+from keys import constraints, teams
 
 
 class Ruled(Parsed):
@@ -66,24 +66,6 @@ class RuledFlag(Ruled):
     pass
 
 
-class BudgetInput(Strict):
-    limit_usd = MoneyField()
-    window = Choice(choices=Window.values, required=False)
-    timezone = Text(longest=64, required=False, help_text="IANA name; windows start at its midnight")
-    kind = Choice(choices=budgets.KINDS, required=False)
-    unbounded = Choice(choices=budgets.UNBOUNDED, required=False)
-    wait_ms = WholeNumber(low=0, high=budgets.LONGEST_WAIT, required=False)
-    reset = Flag(required=False, help_text="the running period begins anew")
-
-
-@extend_schema_field(BudgetInput(many=True))
-class BudgetsField(Parsed):
-    """A list of BudgetSpec; errors name the member, such as `budgets.0.limit_usd`."""
-
-    def parse(self, value: object) -> list[budgets.BudgetSpec]:
-        return budgets.parse_specs(value, "")
-
-
 @extend_schema_field({"type": ["string", "null"], "description": "id or name"})
 class TeamField(Parsed):
     def parse(self, value: object) -> Any:
@@ -132,26 +114,9 @@ class Nothing(Strict):
     """A body that must be empty."""
 
 
-class BudgetOwner(serializers.Serializer[Any]):
-    kind = serializers.CharField()
-    id = serializers.UUIDField()
-    name = serializers.CharField()
-
-
-class BudgetOutput(serializers.Serializer[Any]):
-    id = serializers.UUIDField()
-    owner = BudgetOwner()
-    limit_usd = MoneyField()
-    window = serializers.CharField()
-    timezone = serializers.CharField()
-    kind = serializers.CharField()
-    unbounded = serializers.CharField()
-    wait_ms = serializers.IntegerField()
-    settled_usd = MoneyField()
-    held_usd = MoneyField()
-    remaining_usd = MoneyField()
-    period_start = RFC3339Field()
-    resets_at = RFC3339Field(allow_null=True)
+class RaiseInput(Strict):
+    extra_usd = MoneyField(minimum=1, help_text="what the limit grows by")
+    until = RFC3339Field(help_text="when the limit is as before again")
 
 
 class TeamOutput(TeamInput):

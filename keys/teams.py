@@ -12,7 +12,7 @@ from conduit.access import permissions, teams
 from conduit.core import audit
 from conduit.core.actor import Actor
 from conduit.core.errors import Conflict, InvalidInput
-from keys import budgets, constraints
+from keys import budget_specs, budgets, constraints
 from keys.errors import NameTaken, TeamInUse
 from keys.models import Customer, OwnerKind, Team
 
@@ -24,7 +24,7 @@ _TREE_LOCK = 0x636F6E64  # any constant: one change of the tree at a time
 class TeamLimits(TypedDict, total=False):
     models: Sequence[str]
     endpoints: Sequence[str]
-    budgets: Sequence[budgets.BudgetSpec | Mapping[str, Any]]
+    budgets: Sequence[budget_specs.BudgetSpec | Mapping[str, Any]]
     rpm: int | None
     tpm: int | None
     max_parallel: int | None
@@ -35,7 +35,7 @@ class TeamLimits(TypedDict, total=False):
 def create_team(*, actor: Actor, name: str, parent: Team | None = None, **limits: Unpack[TeamLimits]) -> Team:
     """Raises InvalidInput naming the field, NameTaken, Forbidden."""
     permissions.demand(actor, RESOURCE)
-    specs = budgets.parse_specs(limits.pop("budgets", ()))
+    specs = budget_specs.parse_specs(limits.pop("budgets", ()))
     stored = constraints.clean({"name": name, **limits}, constraints.TEAM_FIELDS)
     with transaction.atomic():
         lock_tree()
@@ -51,7 +51,7 @@ def update_team(team: Team, *, actor: Actor, changes: Mapping[str, Any]) -> Team
     """Changes the named fields only; `parent` is a Team or None. Raises as `create_team`, and Conflict for a cycle."""
     permissions.demand(actor, RESOURCE)
     changes = dict(changes)
-    specs = budgets.parse_specs(changes.pop("budgets")) if "budgets" in changes else None
+    specs = budget_specs.parse_specs(changes.pop("budgets")) if "budgets" in changes else None
     moves, parent = "parent" in changes, changes.pop("parent", None)
     with transaction.atomic():
         lock_tree()

@@ -3,7 +3,7 @@ from __future__ import annotations
 from django.urls import URLPattern, URLResolver, path
 
 from keys import api as api_views
-from keys import issuing, views
+from keys import budgets_api, issuing, views
 
 api: list[URLPattern | URLResolver] = [
     path("keys", api_views.Keys.as_view()),
@@ -11,16 +11,19 @@ api: list[URLPattern | URLResolver] = [
     path("keys/<uuid:key_id>/disable", api_views.KeyStep.as_view(step=issuing.disable_key)),
     path("keys/<uuid:key_id>/enable", api_views.KeyStep.as_view(step=issuing.enable_key)),
     path("keys/<uuid:key_id>/revoke", api_views.KeyStep.as_view(step=issuing.revoke_key)),
-    path("keys/<uuid:key_id>/budgets", api_views.KeyBudgets.as_view()),
+    path("keys/<uuid:key_id>/budgets", budgets_api.KeyBudgets.as_view()),
     path("teams", api_views.Teams.as_view()),
     path("teams/<uuid:team_id>", api_views.OneTeam.as_view()),
     path("customers", api_views.Customers.as_view()),
     path("customers/<path:name>", api_views.OneCustomer.as_view()),
-    path("budgets", api_views.Budgets.as_view()),
-    path("budgets/<uuid:budget_id>", api_views.OneBudget.as_view()),
+    path("budgets", budgets_api.Budgets.as_view()),
+    path("budgets/<uuid:budget_id>", budgets_api.OneBudget.as_view()),
+    path("budgets/<uuid:budget_id>/raise", budgets_api.RaiseBudget.as_view()),
+    path("budgets/<uuid:budget_id>/raises/<int:raise_id>", budgets_api.OneRaise.as_view()),
 ]
 pages: list[URLPattern | URLResolver] = [
     path("keys/<uuid:key_id>/disable", views.key_disable, name="key-disable"),
     path("keys/<uuid:key_id>/enable", views.key_enable, name="key-enable"),
     path("keys/<uuid:key_id>/revoke", views.key_revoke, name="key-revoke"),
+    path("budgets/raises/<int:raise_id>/end", views.raise_end, name="raise-end"),
 ]

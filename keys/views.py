@@ -1,4 +1,4 @@
-"""Acts on a virtual key from its page. The pages themselves join keys with usage and are in conduit/console."""
+"""Acts on keys and raises from their pages. The pages themselves join them with usage and are in conduit/console."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from conduit.access.pages import go, page
 from conduit.core.actor import Actor
 from conduit.core.errors import Conflict, NotFound
 from keys.issuing import disable_key, enable_key, revoke_key
-from keys.models import VirtualKey
+from keys.models import BudgetRaise, VirtualKey
+from keys.raises import end_raise
 
 Act = Callable[..., VirtualKey]
 
@@ -44,3 +45,14 @@ def key_revoke(request: HttpRequest, actor: Actor, key_id: UUID) -> HttpResponse
     if name is not None and request.POST.get("confirm") != name:
         raise Conflict(f"Type {name} to confirm. Nothing was changed.")
     return _act(request, actor, key_id, revoke_key, "{} is revoked. Its callers get 401 from now on.")
+
+
+@page("budgets", write=True, methods=("POST",))
+def raise_end(request: HttpRequest, actor: Actor, raise_id: int) -> HttpResponse:
+    """Back to the limit as it was, now."""
+    raised = BudgetRaise.objects.filter(pk=raise_id).first()
+    if raised is None:
+        raise NotFound("")
+    end_raise(raised, actor=actor)
+    messages.success(request, "The raise has ended: its budget's limit is as before.")
+    return go(request, reverse("budgets"))

@@ -9,6 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from conduit.core.api import ResourceView, actor_of, described, page, parsed
+from conduit.core.budgeting import decided
 from providers import credentials, providers, routes
 from providers import representations as shapes
 from providers.adapters.registry import KINDS
@@ -26,12 +27,18 @@ class Providers(ResourceView):
         rows = Provider.objects.all()
         if kind := request.query_params.get("kind"):
             rows = rows.filter(kind=kind)
-        return page(request, rows, serialize=shapes.provider_body, key=("name",))
+        actor = actor_of(request)
+        return page(request, rows, serialize_all=lambda found: shapes.provider_bodies(found, actor), key=("name",))
 
     @described("Add a provider", request=shapes.ProviderInput, response=shapes.ProviderOutput, status=201)
     def post(self, request: Request) -> Response:
         row = providers.add_provider(actor=actor_of(request), **parsed(shapes.ProviderInput, request))
-        return self.one(shapes.provider_body(row), status=201)
+        body = _body(row, request)
+        return self.one(body, status=201, version=decided(body))
+
+
+def _body(row: Provider, request: Request) -> dict[str, Any]:
+    return shapes.provider_bodies([row], actor_of(request))[0]
 
 
 class OneProvider(ResourceView):
@@ -39,22 +46,23 @@ class OneProvider(ResourceView):
 
     @described("Read a provider", response=shapes.ProviderOutput)
     def get(self, request: Request, id: str) -> Response:  # noqa: A002  # the contract's name
-        return self.one(shapes.provider_body(providers.find(id)))
+        body = _body(providers.find(id), request)
+        return self.one(body, version=decided(body))
 
     @described("Change a provider", request=shapes.ProviderChanges, response=shapes.ProviderOutput)
     def patch(self, request: Request, id: str) -> Response:  # noqa: A002
         changes = parsed(shapes.ProviderChanges, request, partial=True)
         with transaction.atomic():
             row = providers.locked(providers.find(id))
-            self.check_match(shapes.provider_body(row))
-            row = providers.update_provider(row, actor=actor_of(request), changes=changes)
-        return self.one(shapes.provider_body(row))
+            self.check_match(decided(_body(row, request)))
+            body = _body(providers.update_provider(row, actor=actor_of(request), changes=changes), request)
+        return self.one(body, version=decided(body))
 
     @described("Delete a provider that nothing uses", status=204)
     def delete(self, request: Request, id: str) -> Response:  # noqa: A002
         with transaction.atomic():
             row = providers.locked(providers.find(id))
-            self.check_match(shapes.provider_body(row))
+            self.check_match(decided(_body(row, request)))
             providers.delete_provider(row, actor=actor_of(request))
         return Response(status=204)
 

@@ -10,7 +10,7 @@ A base URL cannot be pointed at another host while credentials are stored: they 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict, Unpack
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -20,7 +20,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import ProtectedError
 
 from conduit.access.permissions import demand
-from conduit.core import audit
+from conduit.core import audit, budgeting
 from conduit.core.actor import Actor
 from conduit.core.errors import Conflict, InvalidInput, NameTaken, NotFound
 from conduit.core.fields import nearest, parse_choice, parse_text, parse_whole
@@ -28,6 +28,7 @@ from providers import egress
 from providers.adapters.registry import KINDS, ProviderKind
 from providers.models import Provider
 
+OWNER = "provider"  # the kind of owner that a provider is for its budgets
 SANDBOX = "sandbox"  # the one kind whose address Conduit itself gives out
 LIMITS = ("rpm", "tpm", "max_parallel")
 MAX_LIMIT = 10**12
@@ -44,7 +45,7 @@ _SECRET_HEADERS = frozenset(
 
 
 class Settings(TypedDict, total=False):
-    """What a provider may be given beside name and kind. Limits: None means none."""
+    """What a provider may be given beside name and kind. Limits: None means none. Budgets: see core.budgeting."""
 
     base_url: str
     region: str
@@ -53,6 +54,7 @@ class Settings(TypedDict, total=False):
     rpm: int | None
     tpm: int | None
     max_parallel: int | None
+    budgets: Sequence[Any]
 
 
 def kind_of(provider: Provider) -> ProviderKind:
@@ -100,6 +102,7 @@ def add_provider(*, actor: Actor, name: str, kind: str, **given: Unpack[Settings
     demand(actor, "providers")
     row = KINDS[field("kind", parse_choice, kind, list(KINDS))]
     provider = Provider(name=_name(name), kind=kind)
+    specs = budgeting.keeper().parse(given.pop("budgets", ()), "budgets")
     _apply(provider, row, given)
     if not (provider.base_url or row.base_url):
         raise InvalidInput("base_url", "This kind needs a base URL.", "required")
@@ -113,12 +116,15 @@ def add_provider(*, actor: Actor, name: str, kind: str, **given: Unpack[Settings
             name=provider.name,
             after=describe(provider),
         )
+        if specs:
+            budgeting.keeper().put(OWNER, provider.id, specs, actor=actor)
     return provider
 
 
 def update_provider(provider: Provider, *, actor: Actor, changes: Mapping[str, Any]) -> Provider:
     """Changes name and Settings. Raises InvalidInput, NotFound, or Conflict for a new host while credentials exist."""
     demand(actor, "providers")
+    specs = budgeting.keeper().parse(changes["budgets"], "budgets") if "budgets" in changes else None
     with transaction.atomic():
         current = locked(provider)
         row, before, origin = kind_of(current), describe(current), _origin(current)
@@ -146,6 +152,8 @@ def update_provider(provider: Provider, *, actor: Actor, changes: Mapping[str, A
                 before=changed[0],
                 after=changed[1],
             )
+        if specs is not None:
+            budgeting.keeper().put(OWNER, current.id, specs, actor=actor)
     return current
 
 
@@ -164,6 +172,7 @@ def delete_provider(provider: Provider, *, actor: Actor) -> None:
             name=current.name,
             before=describe(current),
         )
+        budgeting.keeper().remove(OWNER, [current.id])
         try:
             current.delete()
         except ProtectedError as error:

@@ -9,13 +9,16 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from conduit.core import budgeting
+from conduit.core.actor import Actor
 from conduit.core.api import Choice, Flag, Parsed, RFC3339Field, Strict, Text, WholeNumber
+from conduit.core.budgeting import BudgetOutput, BudgetsField
 from conduit.core.clock import rfc3339
 from conduit.core.errors import InvalidInput
 from providers import catalogue_overrides, credentials, routes
 from providers.adapters.registry import KINDS, ProviderKind
 from providers.models import CatalogueModel, Credential, CredentialVersion, Provider, Route
-from providers.providers import MAX_LIMIT
+from providers.providers import MAX_LIMIT, OWNER
 
 # --- inputs --------------------------------------------------------------------------------------------------------
 
@@ -65,6 +68,7 @@ class ProviderChanges(Strict):
     rpm = WholeNumber(low=1, high=MAX_LIMIT, required=False, allow_null=True)
     tpm = WholeNumber(low=1, high=MAX_LIMIT, required=False, allow_null=True)
     max_parallel = WholeNumber(low=1, high=2**31 - 1, required=False, allow_null=True)
+    budgets = BudgetsField(required=False)
 
 
 class ProviderInput(ProviderChanges):
@@ -131,6 +135,7 @@ class ProviderOutput(serializers.Serializer[Any]):
     rpm = serializers.IntegerField(allow_null=True)
     tpm = serializers.IntegerField(allow_null=True)
     max_parallel = serializers.IntegerField(allow_null=True)
+    budgets = BudgetOutput(many=True, required=False, help_text="not for those who are narrowed to teams")
     created_at = serializers.DateTimeField()
     updated_at = serializers.DateTimeField()
 
@@ -150,6 +155,14 @@ def provider_body(row: Provider) -> dict[str, Any]:
         "created_at": rfc3339(row.created_at),
         "updated_at": rfc3339(row.updated_at),
     }
+
+
+def provider_bodies(rows: Sequence[Provider], actor: Actor) -> list[dict[str, Any]]:
+    """With budgets, but not for those narrowed to teams: what all teams spend at a provider is not theirs to see."""
+    if actor.teams is not None:
+        return [provider_body(row) for row in rows]
+    owned = budgeting.keeper().bodies(OWNER, {row.id: row.name for row in rows})
+    return [{**provider_body(row), "budgets": owned[row.id]} for row in rows]
 
 
 class FieldOutput(serializers.Serializer[Any]):

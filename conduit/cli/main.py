@@ -27,6 +27,7 @@ COMMANDS = (
     "tokens",
     "keys",
     "teams",
+    "budgets",
     "users",
     "usage",
     "ledger",

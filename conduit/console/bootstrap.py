@@ -14,7 +14,7 @@ from conduit.console import snippets
 from conduit.core import audit
 from conduit.core.actor import SYSTEM
 from conduit.core.secret import Secret
-from keys.budgets import BudgetSpec
+from keys.budget_specs import BudgetSpec
 from keys.issuing import create_key
 from providers import catalogue_sync
 from providers.credentials import add_credential

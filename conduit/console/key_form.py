@@ -1,6 +1,6 @@
 """The form that creates a key: what was typed, as the fields of `POST /api/v1/keys`, and what is wrong with it.
 
-Rules live in keys.constraints and keys.budgets; here text becomes values, and each refusal finds its field on the page.
+Rules live in keys.constraints and keys.budget_specs; here text becomes values, and each refusal finds its field.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from typing import Any
 
 from django.http import QueryDict
 
+from conduit.console import budget_form
 from conduit.core import clock, wording
 from conduit.core.errors import InvalidInput
 from keys import constraints
-from keys.budgets import BudgetSpec, parse_specs
+from keys.budget_specs import BudgetSpec
 
 PLAIN = ("name", "owner", "rpm", "tpm", "max_parallel", "max_output_tokens", "expires_at", "tags", "models")
 NUMBERS = ("rpm", "tpm", "max_parallel", "max_output_tokens")
@@ -29,7 +30,6 @@ ENDPOINTS = (
     ("embeddings", "Embeddings"),
     ("models", "List of models"),
 )
-WINDOWS = (("month", "Month"), ("week", "Week"), ("day", "Day"), ("lifetime", "Lifetime"))
 LABELS = {
     "name": "Name",
     "team": "Team",
@@ -46,7 +46,6 @@ LABELS = {
     "budget-1": "Second limit",
     "budget-2": "Third limit",
 }
-_SEPARATED = re.compile(r"[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?", re.ASCII)
 
 
 @dataclass(slots=True)
@@ -62,13 +61,10 @@ class KeyForm:
     errors: dict[str, str] = field(default_factory=dict)
 
 
-def blank_budget(number: int = 0) -> dict[str, str]:
-    return {"id": str(number), "limit": "", "window": "month", "timezone": "UTC", "kind": "hard", "error": ""}
-
-
 def blank(route: str = "") -> KeyForm:
     """An empty form; the preview reads it too."""
-    form = KeyForm(dict.fromkeys((*PLAIN, "team", "ip_allowlist"), ""), [blank_budget()], [route] if route else [], [])
+    values = dict.fromkeys((*PLAIN, "team", "ip_allowlist"), "")
+    form = KeyForm(values, [budget_form.blank_row()], [route] if route else [], [])
     form.body = {"name": "", **({"models": [route]} if route else {})}
     return form
 
@@ -77,7 +73,7 @@ def read(post: QueryDict) -> KeyForm:
     """The form as sent. Wrong fields stand in `errors`; the others are in `body` and `specs`."""
     form = KeyForm(
         {name: post.get(name, "").strip()[:4000] for name in (*PLAIN, "team", "ip_allowlist")},
-        _budget_rows(post),
+        budget_form.typed_rows(post),
         post.getlist("route")[:256],
         post.getlist("endpoint")[:32],
     )
@@ -97,7 +93,11 @@ def read(post: QueryDict) -> KeyForm:
         _put(form, "expires_at", _midnight(form.values["expires_at"]))
     if form.values["team"]:
         form.body["team"] = form.values["team"]
-    _read_budgets(form)
+    own = budget_form.read(form.budgets)
+    form.specs = own.specs
+    form.errors |= own.errors
+    if own.items:
+        form.body["budgets"] = own.items
     return form
 
 
@@ -115,12 +115,8 @@ def _split(text: str) -> list[str]:
 
 
 def _number(text: str) -> object:
-    plain = text.replace(",", "") if _SEPARATED.fullmatch(text) else text
+    plain = budget_form.plain_amount(text)
     return int(plain) if plain.isascii() and plain.isdigit() and len(plain) < 19 else text
-
-
-def _money(text: str) -> str:
-    return text.replace(",", "") if _SEPARATED.fullmatch(text) else text
 
 
 def _midnight(text: str) -> str:
@@ -129,41 +125,6 @@ def _midnight(text: str) -> str:
     except ValueError:
         return text
     return clock.rfc3339(datetime(day.year, day.month, day.day, tzinfo=UTC))
-
-
-def _budget_rows(post: QueryDict) -> list[dict[str, str]]:
-    rows = []
-    columns = [post.getlist(f"budget_{name}")[:16] for name in ("limit", "window", "timezone", "kind")]
-    for number, (limit, window, timezone, kind) in enumerate(zip(*columns, strict=False)):
-        rows.append(
-            {
-                "id": str(number),
-                "limit": limit.strip()[:40],
-                "window": window[:16],
-                "timezone": timezone.strip()[:64],
-                "kind": kind[:8],
-                "error": "",
-            }
-        )
-    return rows or [blank_budget()]
-
-
-def _read_budgets(form: KeyForm) -> None:
-    """One after another, so that each refusal stands at its own row."""
-    items: list[dict[str, str]] = []
-    for row in form.budgets:
-        if not row["limit"]:
-            continue
-        item = {"limit_usd": _money(row["limit"])} | {name: row[name] for name in ("window", "timezone", "kind")}
-        try:
-            form.specs = parse_specs([*items, item])
-        except InvalidInput as error:
-            row["error"] = error.detail
-            form.errors[f"budget-{row['id']}"] = error.detail
-            continue
-        items.append(item)
-    if items:
-        form.body["budgets"] = items
 
 
 def _each(window: str) -> str:

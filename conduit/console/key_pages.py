@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -14,12 +13,16 @@ from django.urls import reverse
 
 from conduit.access.pages import page
 from conduit.access.permissions import demand_scope, in_scope, may, names_only, scope
-from conduit.console import key_form, snippets
+from conduit.console import budget_form, key_form, rate_rows, snippets
+from conduit.console.budget_rows import Meter, level, meter_of
 from conduit.console.spans import month_name, month_start, today
 from conduit.core import clock, wording
 from conduit.core.actor import Actor
 from conduit.core.errors import InvalidInput, NotFound
-from keys.budgets import BudgetState, states
+from keys.budget_owners import may_raise
+from keys.budgets import BudgetState, current, states
+from keys.entries import DEEPEST_TEAM, RateScope
+from keys.held_now import held_now
 from keys.issuing import create_key
 from keys.models import KeySecret, KeyState, OwnerKind, Team, VirtualKey
 from keys.teams import find_team
@@ -29,47 +32,6 @@ from usage import charts, figures, log
 PAGE = 100
 STATES = (("", "All"), ("active", "Active"), ("disabled", "Disabled"), ("revoked", "Revoked"))
 EXPIRY = ((30, "30 days"), (90, "90 days"), (365, "1 year"), (0, "Never"))
-
-
-@dataclass(frozen=True, slots=True)
-class Meter:
-    """A budget as a page shows it."""
-
-    owner: str
-    limit: int
-    settled: int
-    held: int
-    free: int
-    window: str
-    timezone: str
-    kind: str
-    resets_at: datetime | None
-
-    @property
-    def used(self) -> int:
-        return self.settled + self.held
-
-
-def meter_of(state: BudgetState, owner: str) -> Meter:
-    return Meter(
-        owner,
-        state.limit_nanos,
-        state.settled_nanos,
-        state.held_nanos,
-        max(state.remaining_nanos, 0),
-        state.window,
-        state.timezone,
-        state.kind,
-        state.resets_at,
-    )
-
-
-def level(meters: list[Meter]) -> str:
-    """How near the tightest hard budget is: empty, warn (80 %) or bad (98 %)."""
-    hard = [m for m in meters if m.kind == "hard"]
-    if any(m.used * 100 >= m.limit * 98 for m in hard):
-        return "bad"
-    return "warn" if any(m.used * 100 >= m.limit * 80 for m in hard) else ""
 
 
 def masked(secrets: list[KeySecret]) -> str:
@@ -170,7 +132,7 @@ def _form_context(actor: Actor, form: key_form.KeyForm, request: HttpRequest) ->
         "errors": form.errors,
         "labels": key_form.LABELS,
         "budgets": form.budgets,
-        "windows": key_form.WINDOWS,
+        "windows": budget_form.WINDOWS,
         "endpoints": key_form.ENDPOINTS,
         "chosen_routes": form.routes,
         "chosen_endpoints": form.endpoints,
@@ -216,9 +178,31 @@ def _created(request: HttpRequest, actor: Actor, form: key_form.KeyForm) -> Http
 
 
 def _limits(key: VirtualKey) -> dict[str, Any]:
-    own = [meter_of(state, "Key") for state in states(OwnerKind.KEY, [key.id])[key.id]]
+    own = [meter_of(state, "Key") for state in current(OwnerKind.KEY, key.id)]
     limits = {"rpm": key.rpm, "tpm": key.tpm, "max_parallel": key.max_parallel}
     return {"key": key, "budgets": own, "rates": key_form.rates(limits)}
+
+
+def _teams(actor: Actor, key: VirtualKey) -> list[Team]:
+    """The key's team and those above it, as far as they are the actor's to see."""
+    found: list[Team] = []
+    team = key.team
+    while team is not None and len(found) < DEEPEST_TEAM and in_scope(actor, team.id):
+        found.append(team)
+        team = team.parent
+    return found
+
+
+def _above(teams: list[Team], at: datetime) -> list[Meter]:
+    own = states(OwnerKind.TEAM, [team.id for team in teams], at)
+    return [meter_of(state, f"Team {team.name}") for team in teams for state in own[team.id]]
+
+
+def _rates(key: VirtualKey, teams: list[Team]) -> list[dict[str, Any]]:
+    """What is used of each rate limit in force on the key, its own first."""
+    scopes = [RateScope("key", key.id, "Key", key.rpm, key.tpm, key.max_parallel)]
+    scopes += [RateScope("team", team.id, f"Team {team.name}", team.rpm, team.tpm, team.max_parallel) for team in teams]
+    return rate_rows.rows(scopes)
 
 
 @page("keys", write=True, methods=("POST",))
@@ -232,8 +216,8 @@ def key_preview(request: HttpRequest, actor: Actor) -> HttpResponse:
 def key_budget_row(request: HttpRequest, actor: Actor) -> HttpResponse:
     """One more window for the form. The row's number only has to be unlike the others'."""
     number = int(clock.now().timestamp() * 1000) % 10**9
-    row = key_form.blank_budget(number) | {"window": "day"}
-    return render(request, "keys/budget_row.html", {"row": row, "windows": key_form.WINDOWS})
+    row = budget_form.blank_row(number) | {"window": "day"}
+    return render(request, "keys/budget_row.html", {"row": row, "windows": budget_form.WINDOWS})
 
 
 def _find(actor: Actor, key_id: UUID) -> VirtualKey:
@@ -259,21 +243,21 @@ def key_detail(request: HttpRequest, actor: Actor, key_id: UUID) -> HttpResponse
     month, day = (figures.total(actor, start, key_id=key.id) for start in (since, today(at)))
     starts = figures.day_starts(since, at)
     spend = figures.series(actor, since, starts, key_id=key.id)
-    own = _limits(key)
-    team = key.team
-    of_team = (
-        [meter_of(state, f"Team {team.name}") for state in states(OwnerKind.TEAM, [team.id])[team.id]] if team else []
-    )
+    own, teams = _limits(key), _teams(actor, key)
+    above, seen = _above(teams, at), not names_only(actor)
     labels = [f"{start.day} {start:%b}" for start in starts]
     context = {
         "crumbs": [{"title": "Keys", "url": reverse("keys")}, {"title": key.name}],
         **own,
         "masked": masked(list(key.secrets.all())),
-        "names_only": names_only(actor),
-        "meters": [*own["budgets"], *of_team],
-        "level": level([*own["budgets"], *of_team]),
+        "names_only": not seen,
+        "meters": [*own["budgets"], *above],
+        "level": level([*own["budgets"], *above]),
+        "held": held_now(current(OwnerKind.KEY, key.id, at)) if seen else [],
+        "rates_now": _rates(key, teams) if seen else [],
         "expired": bool(key.expires_at and key.expires_at <= at),
         "may_change": may(actor, "keys", write=True) and in_scope(actor, key.team_id),
+        "may_raise": may_raise(actor, OwnerKind.KEY) and in_scope(actor, key.team_id),
         "month": month_name(at),
         "month_total": month,
         "today": day,
@@ -281,7 +265,7 @@ def key_detail(request: HttpRequest, actor: Actor, key_id: UUID) -> HttpResponse
         "chart": charts.stacked("kd-spend", "Spend per day by model", ("Day (UTC)", labels), charts.largest(spend))
         if spend
         else None,
-        "latest": [] if names_only(actor) else log.page(actor, log.Filters(since, key=key.id), limit=8).rows,
+        "latest": [] if not seen else log.page(actor, log.Filters(since, key=key.id), limit=8).rows,
         "last_hour": log.count_of_key(key.id, at - timedelta(hours=1)),
         "same_as": _same_as(request, key),
     }

@@ -61,6 +61,7 @@ GROUPS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
                 rows=VirtualKey.objects.all,
                 pages=("key-create", "key-detail"),
             ),
+            Entry("Budgets", "budgets", "wallet", "budgets", "b", pages=("budget-raise",)),
         ),
     ),
     (
@@ -73,7 +74,7 @@ GROUPS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
                 "providers",
                 "p",
                 rows=Provider.objects.all,
-                pages=("provider-create", "provider-detail"),
+                pages=("provider-create", "provider-detail", "provider-limits"),
             ),
             Entry(
                 "Credentials",

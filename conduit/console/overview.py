@@ -12,7 +12,7 @@ from django.urls import reverse
 from conduit.access.pages import page
 from conduit.access.permissions import may, scope
 from conduit.console import provider_pages
-from conduit.console.key_pages import meter_of
+from conduit.console.budget_rows import meter_of
 from conduit.console.spans import month_name, month_start, today
 from conduit.core import clock, wording
 from conduit.core.actor import Actor

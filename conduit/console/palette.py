@@ -39,6 +39,7 @@ ACTIONS = (
     Action("Add provider", "provider-create", "plus", "providers"),
     Action("Add credential", "credential-create", "plus", "credentials"),
     Action("Create route", "route-create", "plus", "routes"),
+    Action("Raise a budget for a while", "budget-raise", "arrow-up", "budgets"),
 )
 Option = dict[str, Any]
 

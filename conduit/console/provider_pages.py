@@ -13,10 +13,15 @@ from django.shortcuts import render
 from django.urls import reverse
 
 from conduit.access.pages import page
+from conduit.console import rate_rows
+from conduit.console.budget_rows import Meter, meter_of
 from conduit.console.spans import month_name, month_start, today
 from conduit.core import clock, wording
 from conduit.core.actor import Actor
 from conduit.core.errors import NotFound
+from keys.budgets import current
+from keys.entries import RateScope
+from keys.models import OwnerKind
 from providers import catalogue, credentials
 from providers.adapters.registry import KINDS
 from providers.models import Credential, Provider, Target
@@ -130,6 +135,9 @@ def provider_detail(request: HttpRequest, actor: Actor, provider_id: UUID) -> Ht
         "month_total": figures.total(actor, month_start(at), provider_id=provider_id),
         "targets": _targets(row.provider, at),
         "credentials": own,
+        "sees_budgets": actor.teams is None,
+        "budgets": _meters(actor, row.provider, at),
+        "rates_now": rate_rows.rows([rate_scope(row.provider)]),
         "problems": [
             {"title": f"Credential {one['credential'].name} cannot be opened", "detail": one["unreadable"]}
             for one in own
@@ -138,6 +146,17 @@ def provider_detail(request: HttpRequest, actor: Actor, provider_id: UUID) -> Ht
         "latest": log.page(actor, log.Filters(at - timedelta(days=31), provider=provider_id), limit=8).rows,
     }
     return render(request, "providers/detail.html", context)
+
+
+def _meters(actor: Actor, provider: Provider, at: datetime) -> list[Meter]:
+    """Nothing for those narrowed to teams: it is what all teams spend."""
+    if actor.teams is not None:
+        return []
+    return [meter_of(state, provider.name) for state in current(OwnerKind.PROVIDER, provider.id, at)]
+
+
+def rate_scope(provider: Provider) -> RateScope:
+    return RateScope("provider", provider.id, provider.name, provider.rpm, provider.tpm, provider.max_parallel)
 
 
 PER_MILLION = {"input": "in", "output": "out", "cache_read": "cached"}

@@ -2,7 +2,16 @@ from __future__ import annotations
 
 from django.urls import URLPattern, URLResolver, path
 
-from conduit.console import first_run, key_pages, overview, palette, provider_pages, views
+from conduit.console import (
+    budget_pages,
+    first_run,
+    key_pages,
+    overview,
+    palette,
+    provider_limits,
+    provider_pages,
+    views,
+)
 
 api: list[URLPattern | URLResolver] = []
 pages: list[URLPattern | URLResolver] = [
@@ -18,6 +27,9 @@ pages: list[URLPattern | URLResolver] = [
     path("keys/new/budget", key_pages.key_budget_row, name="key-budget-row"),
     path("keys/<uuid:key_id>", key_pages.key_detail, name="key-detail"),
     path("keys/<uuid:key_id>/first-request", key_pages.key_first_request, name="key-first-request"),
+    path("budgets", budget_pages.budget_list, name="budgets"),
+    path("budgets/raise", budget_pages.budget_raise, name="budget-raise"),
     path("providers", provider_pages.provider_list, name="providers"),
     path("providers/<uuid:provider_id>", provider_pages.provider_detail, name="provider-detail"),
+    path("providers/<uuid:provider_id>/limits", provider_limits.provider_limits, name="provider-limits"),
 ]

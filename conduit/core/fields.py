@@ -70,6 +70,17 @@ class Parsed(serializers.Field[Any, Any, Any, Any]):
         return value
 
 
+def parse_amount(value: object, minimum: int | None = 0) -> int:
+    """Dollars as a decimal string to nano-dollars, at least `minimum`. Raises InvalidInput."""
+    try:
+        nanos = parse_usd(value)  # type: ignore[arg-type]  # it refuses other types itself
+    except MoneyError as error:
+        raise InvalidInput("", f"The amount {error}.", "invalid_amount") from None
+    if minimum is not None and nanos < minimum:
+        raise InvalidInput("", f"The amount must be at least {format_usd(minimum)}.", "too_small")
+    return nanos
+
+
 @extend_schema_field({"type": "string", "examples": ["12.50"], "pattern": r"^-?\d+(\.\d{1,9})?$"})
 class MoneyField(Parsed):
     """Nano-dollars inside, a decimal string of dollars outside. Not negative unless `minimum` says so."""
@@ -79,13 +90,7 @@ class MoneyField(Parsed):
         self.minimum = minimum
 
     def parse(self, value: object) -> int:
-        try:
-            nanos = parse_usd(value)  # type: ignore[arg-type]  # it refuses other types itself
-        except MoneyError as error:
-            raise InvalidInput("", f"The amount {error}.", "invalid_amount") from None
-        if self.minimum is not None and nanos < self.minimum:
-            raise InvalidInput("", f"The amount must be at least {format_usd(self.minimum)}.", "too_small")
-        return nanos
+        return parse_amount(value, self.minimum)
 
     def to_representation(self, value: int) -> str:
         return format_usd(value)

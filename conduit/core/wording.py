@@ -123,6 +123,12 @@ def stamp(at: datetime) -> str:
     return f"{local.day} {local:%b %Y %H:%M:%S}.{local.microsecond // 1000:03d} UTC"
 
 
+def minute(at: datetime) -> str:
+    """`1 Dec 2026 00:00 UTC`."""
+    local = at.astimezone(UTC)
+    return f"{local.day} {local:%b %Y %H:%M} UTC"
+
+
 def clock(at: datetime) -> str:
     """`14:32:07.3`, for a table whose zone is written in its head."""
     local = at.astimezone(UTC)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
+from keys.models import Budget
 from tests.console.conftest import World
 
 Page = tuple[str, str, bool]  # path, resource, whether it is for those who write
@@ -22,8 +23,14 @@ def pages(world: World) -> list[Page]:
         ("/keys/new/budget", "keys", True),
         (f"/keys/{alice}", "keys", False),
         (f"/keys/{alice}/first-request", "usage", False),
+        ("/budgets", "budgets", False),
+        ("/budgets?of=customers", "budgets", False),
+        ("/budgets?of=providers", "budgets", False),
+        ("/budgets/raise", "budgets", True),
+        (f"/budgets/raise?budget={Budget.objects.get(owner_id=alice).id}", "budgets", True),
         ("/providers", "providers", False),
         (f"/providers/{provider}", "providers", False),
+        (f"/providers/{provider}/limits", "providers", True),
         ("/providers/new", "providers", True),
         ("/providers/new?kind=custom", "providers", True),
         ("/credentials", "credentials", False),

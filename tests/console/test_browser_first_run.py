@@ -203,4 +203,6 @@ def test_from_signing_in_to_a_revoked_key() -> None:
         ]
         pages += ["/routes", "/routes/new", "/first-run", f"/requests/{answer.headers['x-request-id']}"]
         pages += [f"/requests/{refused_id}"]
+        pages += ["/budgets", "/budgets?of=customers", "/budgets?of=providers", "/budgets/raise"]
+        pages += [f"/providers/{provider}/limits"]
         check_pages(conduit, browser, own.storage_state(), pages)

@@ -73,6 +73,12 @@ def stamp(at: datetime) -> SafeString:
 
 
 @register.simple_tag
+def stamp_minute(at: datetime) -> SafeString:
+    """`1 Dec 2026 00:00 UTC`."""
+    return _time(at, wording.minute(at))
+
+
+@register.simple_tag
 def clock_time(at: datetime) -> SafeString:
     return _time(at, wording.clock(at))
 
@@ -111,6 +117,19 @@ def meter(settled: int, held: int, limit: int, thin: bool = False) -> SafeString
         _level(settled + held, limit),
         at,
         format_html('<rect class="held" x="{}%" width="{}%" height="100%"></rect>', at, held_wide) if held else "",
+    )
+
+
+@register.simple_tag
+def rate_meter(used: int, limit: int) -> SafeString:
+    """A counter against its limit; the figures in words for readers."""
+    return format_html(
+        '<svg class="meter t" role="img" aria-label="{} of {}"><rect class="bg" width="100%" height="100%"></rect>'
+        '<rect class="set {}" width="{}%" height="100%"></rect></svg>',
+        wording.count(used),
+        wording.count(limit),
+        _level(used, limit),
+        wording.share(used, limit),
     )
 
 
