@@ -115,4 +115,4 @@ def steps(source: str) -> str:
     days AS ({DAYS.add(DAYS.coarser("hour_sums"))}),
     tag_hours AS ({TAG_HOURS.add("SELECT * FROM tag_hour_sums")}),
     tag_days AS ({TAG_DAYS.add(TAG_DAYS.coarser("tag_hour_sums"))})
-    """
+    """  # noqa: S608 (own names)
