@@ -144,7 +144,7 @@ def as_csv(rows: Iterable[UsageEvent], *, first: bool) -> bytes:
     if first:
         writer.writerow(event_body(UsageEvent(time=datetime.now(UTC))))
     for event in rows:
-        writer.writerow([_cell(value) for value in event_body(event).values()])
+        writer.writerow([cell(value) for value in event_body(event).values()])
     return buffer.getvalue().encode()
 
 
@@ -152,7 +152,7 @@ _FORMULA = ("=", "+", "-", "@")
 _LEADING = ("\t", "\r", "\n")  # some spreadsheets drop these and look at what follows
 
 
-def _cell(value: Any) -> Any:
+def cell(value: Any) -> Any:
     """A text that a spreadsheet would run as a formula gets an apostrophe in front, which spreadsheets do not show."""
     if isinstance(value, dict | list):
         value = json.dumps(value, ensure_ascii=False)

@@ -231,7 +231,8 @@ def _fetch(question: Question, groups: Sequence[str], sql: str) -> list[tuple[An
         places[f"where_{name}"] = value if isinstance(value, list) else [value]
     with connection.cursor() as cursor:
         cursor.execute(sql, places)
-        return cursor.fetchall()
+        found: list[tuple[Any, ...]] = cursor.fetchall()
+    return found
 
 
 def _row(question: Question, groups: Sequence[str], row: tuple[Any, ...]) -> Row:
