@@ -92,9 +92,7 @@ def _sum(found: Iterable[Sums]) -> Sums:
 
 
 def _former(question: Question, ask: Ask) -> Question | None:
-    if ask.shift is None:
-        return None
-    return Question(question.actor, ask.span.earlier(ask.shift), question.where, question.tagged)
+    return Question(question.actor, ask.former, question.where, question.tagged) if ask.former else None
 
 
 def _whole(question: Question) -> Question:

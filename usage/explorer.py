@@ -86,6 +86,7 @@ class Ask:
     shape: str
     given: Mapping[str, str]
     where: Mapping[str, Any] = field(repr=False)
+    at: datetime
     coarser: bool = False
 
     @property
@@ -108,6 +109,14 @@ class Ask:
             return 28 * DAY
         days = -(-(self.span.end - self.span.start) // DAY)
         return max(days, 1) * DAY if self.compare else None
+
+    @property
+    def former(self) -> Span | None:
+        """As much earlier as it is long, and no longer than the span has lasted until now."""
+        if self.shift is None:
+            return None
+        end = min(self.span.end, max(self.at, self.span.start))
+        return Span(self.span.start - self.shift, end - self.shift)
 
     def query(self, **changes: Any) -> str:
         """The URL's query with some parts changed; a filter that is None goes."""
@@ -159,6 +168,7 @@ def parse(params: Mapping[str, str], at: datetime) -> Ask:
         shape=_choice(params, "shape", SHAPES, "bars"),
         given=given,
         where=filters.values(given),
+        at=at,
         coarser=coarser,
     )
     if found.tagged and not METRICS[metric].tagged:

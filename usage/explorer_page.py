@@ -197,9 +197,7 @@ def _table(ask: Ask, found: Answer, actor: Actor) -> dict[str, Any]:
 
 
 def _against(ask: Ask) -> str:
-    if ask.shift is None:
-        return ""
-    return f"vs {explorer.words(ask.span.earlier(ask.shift))}"
+    return f"vs {explorer.words(ask.former)}" if ask.former else ""
 
 
 def _cell(column: Column, sums: Sums, digits: int, *, tagged: bool) -> dict[str, str]:
@@ -227,7 +225,9 @@ def _drill(ask: Ask, line: Line) -> str:
     """Into one group: it becomes a filter, and what was the subgroup (or the next dimension) becomes the group."""
     if line.key is None or line.key == "":
         return ""
-    inner = next(name for name in (ask.sub, "key", "model") if name and name != ask.group)
+    tagged = ask.group == "tag" or "tag" in ask.given
+    allowed = summaries.WITH_TAG if tagged else explorer.GROUPS
+    inner = next(name for name in (ask.sub, "key", "model", "team") if name in allowed and name != ask.group)
     return ask.query(**{ask.group: line.key, "group": inner, "sub": ""})
 
 

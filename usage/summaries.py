@@ -86,9 +86,6 @@ class Span:
         first = first if first == self.start else first + unit
         return first, max(first, _floor(self.end, unit))
 
-    def earlier(self, by: timedelta) -> Span:
-        return Span(self.start - by, self.end - by)
-
 
 def _floor(at: datetime, unit: timedelta) -> datetime:
     return at.replace(hour=0 if unit >= _DAY else at.hour, minute=0, second=0, microsecond=0)

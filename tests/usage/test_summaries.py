@@ -15,11 +15,10 @@ from typer.testing import CliRunner
 
 from conduit.cli import usage as usage_command
 from conduit.core.actor import SYSTEM, Actor
-from conduit.core.ids import uuid7
 from conduit.core.money import parse_usd
 from keys.models import Team
 from tests.access.clients import ApiClient, client_of, faults
-from tests.usage.events import at, costing, refused, settled
+from tests.usage.events import at, costing, random_records, settled
 from usage import reports, rollups, summaries
 from usage.ledger import apply
 from usage.models import NIL, UsageDay, UsageEvent, UsageHour
@@ -32,43 +31,11 @@ NAMES = [field.name for field in fields(Sums)]
 DIMENSIONS = tuple(name for name in summaries.GROUPS if name != "tag")
 
 
-def random_records(chance: random.Random, number: int) -> list[Any]:
-    ids = {name: [None, *(uuid7().bytes for _ in range(3))] for name in ("key", "team", "provider", "credential")}
-    records = []
-    for _ in range(number):
-        given: dict[str, Any] = {
-            "time_us": at(START) + chance.randrange(DAYS * 86_400_000_000),
-            "customer": chance.choice(["", "Alice", "Bob"]),
-            "route": chance.choice(["", "fast", "cheap"]),
-            "endpoint": chance.choice(["chat", "embeddings"]),
-            "tags": chance.choices(["prod", "eu", "night"], k=chance.randrange(4)),
-            "key_id": chance.choice(ids["key"]),
-            "team_id": chance.choice(ids["team"]),
-        }
-        if chance.random() < 0.1:
-            records.append(refused(**given))
-            continue
-        given |= {
-            "provider_id": chance.choice(ids["provider"]),
-            "credential_id": chance.choice(ids["credential"]),
-            "model": chance.choice(["gpt", "claude", "gemini"]),
-            "final": chance.random() < 0.9,
-            "outcome": chance.choice(["ok", "ok", "error", "cancelled"]),
-            "exactness": chance.choice(["exact", "exact", "estimated", "uncertain"]),
-            "latency_us": chance.randrange(10**6),
-            "ttft_us": chance.choice([None, chance.randrange(10**5)]),
-            "cache_read_tokens": chance.randrange(50),
-            "reasoning_tokens": chance.randrange(50),
-        }
-        records.append(costing(chance.randrange(10**9), **given))
-    return records
-
-
 @pytest.fixture
 def events() -> list[UsageEvent]:
     """800 events over five days, applied in batches of every size, some of them twice."""
     chance = random.Random(71)
-    records = random_records(chance, 800)
+    records = random_records(chance, 800, START, DAYS)
     while records:
         batch = [records.pop() for _ in range(min(len(records), chance.randrange(1, 300)))]
         apply(batch)
