@@ -63,7 +63,7 @@ RANGES = {
     "last-month": "Last month",
     "custom": "Custom…",
 }
-COMPARE = {"former": "The period before", "4w": "4 weeks earlier", "": "Nothing"}
+COMPARE = {"former": "Period before", "4w": "4 weeks earlier", "": "Nothing"}
 TOPS = (5, 10, 50)
 SHAPES = {"bars": "Bars", "lines": "Lines", "sum": "Cumulative"}
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)

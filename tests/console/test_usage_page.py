@@ -121,3 +121,10 @@ def test_the_same_question_elsewhere_is_one_that_is_answered(world: World, owner
     body = owner.get(f"/api{path}").json()
     assert {"team", "model", "day"} <= set(body["data"][0])
     assert "--where model=sandbox-echo" in same[1]["text"]
+
+
+def test_going_back_gets_the_whole_page_again(world: World, owner: Client) -> None:
+    part = owner.get("/usage", headers={"HX-Request": "true"}).content.decode()
+    back = {"HX-Request": "true", "HX-History-Restore-Request": "true"}
+    assert 'data-go="u"' not in part
+    assert 'data-go="u"' in owner.get("/usage", headers=back).content.decode()
