@@ -14,22 +14,13 @@ from rest_framework.response import Response
 from conduit.core.api import ResourceView, actor_of, described, page, parsed
 from conduit.core.errors import InvalidInput
 from providers.providers import find
-from usage import overrides, reports
+from usage import filters, overrides, reports, summaries
 from usage import representations as shapes
 from usage.models import Price, UsageEvent
 from usage.verification import verify
 
-_FILTERS = {
-    "key": "id of the key",
-    "team": "id of the team",
-    "model": "the upstream's name",
-    "provider": "name or id",
-    "status": "HTTP status the client got",
-    "tag": "one tag",
-    "from": "not before this time",
-    "to": "before this time",
-    "request_id": "of this request",
-}
+_FILTERS = {name: filters.HELP[name] for name in filters.EVENTS}
+_SUMMARY_FILTERS = {name: filters.HELP[name] for name in filters.SUMMARY}
 
 
 def _given(request: Request, names: tuple[str, ...]) -> dict[str, str]:
@@ -38,31 +29,32 @@ def _given(request: Request, names: tuple[str, ...]) -> dict[str, str]:
 
 class Events(ResourceView):
     resource = "usage"
-    query: ClassVar[frozenset[str]] = frozenset(reports.FILTERS)
+    query: ClassVar[frozenset[str]] = frozenset(filters.EVENTS)
 
     @described("List usage events, newest first", response=shapes.EventOutput, many=True, query=_FILTERS)
     def get(self, request: Request) -> Response:
-        found = reports.events(actor_of(request), _given(request, reports.FILTERS))
+        found = reports.events(actor_of(request), _given(request, filters.EVENTS))
         return page(request, found, serialize=reports.event_body, key=reports.NEWEST_FIRST)
 
 
 class Summary(ResourceView):
     resource = "usage"
-    query: ClassVar[frozenset[str]] = frozenset({"group_by", "from", "to"})
+    query: ClassVar[frozenset[str]] = frozenset({"group_by", "from", "to", *filters.SUMMARY})
 
     @described(
         "Sum usage by group",
         response=shapes.SummaryOutput,
         query={
-            "group_by": "key, model, provider, team, tag, day, hour; several with commas",
+            "group_by": f"{', '.join(summaries.GROUPS)}, day, hour; several with commas; tag with key, team, day, hour",
             "from": "30 days before `to`",
             "to": "now",
+            **_SUMMARY_FILTERS,
         },
     )
     def get(self, request: Request) -> Response:
-        groups = reports.parse_groups(request.query_params.get("group_by", ""))
-        span = reports.parse_range(_given(request, ("from", "to")))
-        return Response(reports.summary(actor_of(request), groups, span))
+        groups = summaries.parse_groups(request.query_params.get("group_by", ""))
+        span = reports.parse_span(_given(request, ("from", "to")))
+        return Response(reports.summary(actor_of(request), groups, span, _given(request, filters.SUMMARY)))
 
 
 _EXPORTED = {"format": "csv or jsonl", **_FILTERS}
@@ -76,7 +68,7 @@ class Export(ResourceView):
     """Streamed: a chunk is read from the database when the client has taken the one before."""
 
     resource = "usage"
-    query: ClassVar[frozenset[str]] = frozenset({"format", *reports.FILTERS})
+    query: ClassVar[frozenset[str]] = frozenset({"format", *filters.EVENTS})
 
     @described("Export usage events, oldest first", query=_EXPORTED)  # type: ignore[type-var]  # not DRF's Response
     def get(self, request: Request) -> HttpResponseBase:
@@ -84,7 +76,7 @@ class Export(ResourceView):
         if form not in _FORMATS:
             raise InvalidInput("format", "Must be csv or jsonl.", "invalid_choice")
         media_type, render = _FORMATS[form]
-        chunks = reports.chunks(reports.events(actor_of(request), _given(request, reports.FILTERS)))
+        chunks = reports.chunks(reports.events(actor_of(request), _given(request, filters.EVENTS)))
 
         async def body() -> AsyncIterator[bytes]:
             yield render([], first=True)

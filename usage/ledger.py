@@ -29,15 +29,11 @@ from usage.staging import COLUMNS, copy_text
 _STAGING = (
     "CREATE TEMPORARY TABLE IF NOT EXISTS usage_staging (LIKE usage_event INCLUDING DEFAULTS) ON COMMIT DELETE ROWS"
 )
-# Returns the staged rows that were there before. The two rollup steps run in the order written, in every session.
+# Returns the staged rows that were there before. The rollups' steps run in the order written, in every session.
 _INSERT = f"""
 WITH inserted AS (
   INSERT INTO usage_event ({COLUMNS}) SELECT {COLUMNS} FROM usage_staging ON CONFLICT DO NOTHING RETURNING *
-), hours AS (
-  {rollups.add_hours("inserted")}
-), tag_hours AS (
-  {rollups.add_tag_hours("inserted")}
-)
+), {rollups.steps("inserted")}
 SELECT id FROM usage_staging EXCEPT SELECT id FROM inserted
 """  # noqa: S608 (own names)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -14,6 +14,7 @@ from conduit.access.permissions import scope
 from conduit.core.actor import Actor
 from keys.models import VirtualKey
 from providers.models import Provider
+from usage.filters import condition
 from usage.models import Exactness, UsageEvent
 
 PAGE = 50
@@ -26,6 +27,7 @@ class Filters:
     """`outcome`: "" for all, ok, error, refused or cancelled. `text` is looked for in model and route.
 
     `exactness`: "" for all; estimated and uncertain also find a request of which only an earlier attempt is.
+    `others` are dimensions of usage.filters; a text that is no id raises InvalidInput.
     """
 
     since: datetime
@@ -35,9 +37,13 @@ class Filters:
     outcome: str = ""
     text: str = ""
     exactness: str = ""
+    until: datetime | None = None
+    others: Mapping[str, str] = field(default_factory=dict)
 
     def condition(self) -> Q:
-        found = Q(time__gte=self.since)
+        found = Q(time__gte=self.since) & condition(self.others)
+        if self.until:
+            found &= Q(time__lt=self.until)
         if self.key:
             found &= Q(key_id=self.key)
         if self.provider:

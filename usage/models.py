@@ -1,4 +1,4 @@
-"""Prices, usage events (partitioned by month), hourly rollups, journal cursors.
+"""Prices, usage events (partitioned by month), rollups by hour and by day, journal cursors.
 
 Money columns are BIGINT nano-dollars; rates are nano-dollars per million units.
 """
@@ -105,10 +105,9 @@ class UsageEvent(models.Model):
         return str(self.id)
 
 
-class UsageHour(models.Model):
-    """Rollup written in the settling transaction. Every dimension is NOT NULL; nothing is NIL or empty text."""
+class UsageSums(models.Model):
+    """What an hour or a day adds up to. Every dimension is NOT NULL; nothing is NIL or empty text."""
 
-    hour = models.DateTimeField()
     key_id = models.UUIDField(default=NIL)
     team_id = models.UUIDField(default=NIL)
     provider_id = models.UUIDField(default=NIL)
@@ -135,31 +134,39 @@ class UsageHour(models.Model):
     ttft_count = models.BigIntegerField(default=0)
 
     class Meta:
-        constraints = [
-            models.UniqueConstraint(
-                fields=[
-                    "hour",
-                    "key_id",
-                    "team_id",
-                    "provider_id",
-                    "credential_id",
-                    "customer",
-                    "route",
-                    "model",
-                    "endpoint",
-                ],
-                name="usage_hour_dimensions",
-            )
-        ]
+        abstract = True
+
+
+_DIMENSIONS = ["key_id", "team_id", "provider_id", "credential_id", "customer", "route", "model", "endpoint"]
+
+
+class UsageHour(UsageSums):
+    """Rollup written in the settling transaction."""
+
+    hour = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["hour", *_DIMENSIONS], name="usage_hour_dimensions")]
 
     def __str__(self) -> str:
         return f"{self.hour:%Y-%m-%d %H}"
 
 
-class UsageTagHour(models.Model):
-    """Rollup by tag. An event with two tags counts under both, so these rows do not add up to the total."""
+class UsageDay(UsageSums):
+    """The same by day (UTC)."""
 
-    hour = models.DateTimeField()
+    day = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["day", *_DIMENSIONS], name="usage_day_dimensions")]
+
+    def __str__(self) -> str:
+        return f"{self.day:%Y-%m-%d}"
+
+
+class UsageTagSums(models.Model):
+    """By tag. An event with two tags counts under both, so these rows do not add up to the total."""
+
     tag = models.CharField(max_length=64)
     team_id = models.UUIDField(default=NIL)
     key_id = models.UUIDField(default=NIL)
@@ -171,12 +178,28 @@ class UsageTagHour(models.Model):
     cost_nanos = models.BigIntegerField(default=0)
 
     class Meta:
+        abstract = True
+
+    def __str__(self) -> str:
+        return self.tag
+
+
+class UsageTagHour(UsageTagSums):
+    hour = models.DateTimeField()
+
+    class Meta:
         constraints = [
             models.UniqueConstraint(fields=["hour", "tag", "team_id", "key_id"], name="usage_tag_hour_dimensions")
         ]
 
-    def __str__(self) -> str:
-        return self.tag
+
+class UsageTagDay(UsageTagSums):
+    day = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["day", "tag", "team_id", "key_id"], name="usage_tag_day_dimensions")
+        ]
 
 
 class JournalCursor(models.Model):

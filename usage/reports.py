@@ -8,13 +8,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db import connection
 from django.db.models import Q, QuerySet
 
 from conduit.access.permissions import scope
@@ -22,13 +20,11 @@ from conduit.core import clock
 from conduit.core.actor import Actor
 from conduit.core.clock import rfc3339
 from conduit.core.errors import InvalidInput, NotFound
-from conduit.core.fields import nearest, parse_time
 from conduit.core.money import format_usd
-from providers.providers import find
-from usage import rollups
+from usage import filters, rollups, summaries
 from usage.models import NIL, UsageEvent
+from usage.summaries import Question, Span, Sums
 
-FILTERS = ("key", "team", "model", "provider", "status", "tag", "from", "to", "request_id")
 NEWEST_FIRST = ("-time", "-id")
 CHUNK = 1_000
 MOST_GROUPS = 10_000
@@ -39,53 +35,9 @@ DEFAULT_RANGE = timedelta(days=30)
 # --- events --------------------------------------------------------------------------------------------------------
 
 
-def _id(name: str, text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        raise InvalidInput(name, "Is not an id.", "invalid_id") from None
-
-
-def _time(name: str, text: str) -> datetime:
-    try:
-        return parse_time(text)
-    except InvalidInput as error:
-        raise InvalidInput(name, error.detail, error.code) from None
-
-
-def _status(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 3):
-        raise InvalidInput("status", "Must be an HTTP status.", "invalid_number")
-    return int(text)
-
-
-def _provider(text: str) -> UUID:
-    """By name or id; the id of a provider that was deleted still finds its events."""
-    try:
-        return UUID(text)
-    except ValueError:
-        return find(text).id
-
-
-_CONDITIONS: dict[str, Callable[[str], Q]] = {
-    "key": lambda text: Q(key_id=_id("key", text)),
-    "team": lambda text: Q(team_id=_id("team", text)),
-    "model": lambda text: Q(model=text),
-    "provider": lambda text: Q(provider_id=_provider(text)),
-    "status": lambda text: Q(status=_status(text)),
-    "tag": lambda text: Q(tags__contains=[text]),
-    "from": lambda text: Q(time__gte=_time("from", text)),
-    "to": lambda text: Q(time__lt=_time("to", text)),
-    "request_id": lambda text: Q(request_id=text),
-}
-
-
-def events(actor: Actor, filters: Mapping[str, str]) -> QuerySet[UsageEvent]:
-    """The actor's usage events under the filters of the contract; `from` is inclusive, `to` exclusive."""
-    found = scope(UsageEvent.objects.all(), actor)
-    for name, text in filters.items():
-        found = found.filter(_CONDITIONS[name](text))
-    return found
+def events(actor: Actor, given: Mapping[str, str]) -> QuerySet[UsageEvent]:
+    """The actor's usage events under the filters of the contract (`filters.EVENTS`)."""
+    return scope(UsageEvent.objects.all(), actor).filter(filters.condition(given))
 
 
 def event_body(event: UsageEvent) -> dict[str, Any]:
@@ -192,137 +144,60 @@ def as_csv(rows: Iterable[UsageEvent], *, first: bool) -> bytes:
     if first:
         writer.writerow(event_body(UsageEvent(time=datetime.now(UTC))))
     for event in rows:
-        writer.writerow([_cell(value) for value in event_body(event).values()])
+        writer.writerow([cell(value) for value in event_body(event).values()])
     return buffer.getvalue().encode()
 
 
 _FORMULA = ("=", "+", "-", "@")
+_LEADING = ("\t", "\r", "\n")  # some spreadsheets drop these and look at what follows
 
 
-def _cell(value: Any) -> Any:
+def cell(value: Any) -> Any:
     """A text that a spreadsheet would run as a formula gets an apostrophe in front, which spreadsheets do not show."""
     if isinstance(value, dict | list):
         value = json.dumps(value, ensure_ascii=False)
-    if isinstance(value, str) and value.lstrip()[:1] in _FORMULA:
+    if isinstance(value, str) and (value.startswith(_LEADING) or value.lstrip().startswith(_FORMULA)):
         return f"'{value}"
     return value
 
 
 # --- summary -------------------------------------------------------------------------------------------------------
 
-_GROUPS = {
-    "key": "key_id",
-    "model": "model",
-    "provider": "provider_id",
-    "team": "team_id",
-    "tag": "tag",
-    "day": "date_trunc('day', hour, 'UTC')",
-    "hour": "hour",
-}
 
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """[start, end); `first` to `last` are the whole hours in it, which the rollups hold."""
-
-    start: datetime
-    end: datetime
-
-    @property
-    def first(self) -> datetime:
-        floor = self.start.replace(minute=0, second=0, microsecond=0)
-        return floor if floor == self.start else floor + timedelta(hours=1)
-
-    @property
-    def last(self) -> datetime:
-        return max(self.first, self.end.replace(minute=0, second=0, microsecond=0))
-
-
-def parse_groups(text: str) -> list[str]:
-    """`group_by` as names. Raises InvalidInput; a tag goes with key, team and time only, as its rollup does."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        raise InvalidInput("group_by", f"Name at least one of {', '.join(_GROUPS)}.", "required")
-    for name in names:
-        if name not in _GROUPS:
-            raise InvalidInput("group_by", f"There is no such grouping.{nearest(name, _GROUPS)}", "unknown_group")
-    if "tag" in names and {"model", "provider"} & set(names):
-        raise InvalidInput("group_by", "tag can be combined with key, team, day and hour.", "invalid_combination")
-    return list(dict.fromkeys(names))
-
-
-def parse_range(filters: Mapping[str, str]) -> Range:
+def parse_span(given: Mapping[str, str]) -> Span:
     """`from` and `to`, by default the last 30 days."""
-    end = _time("to", filters["to"]) if "to" in filters else clock.now()
-    start = _time("from", filters["from"]) if "from" in filters else end - DEFAULT_RANGE
+    end = filters.time("to", given["to"]) if "to" in given else clock.now()
+    start = filters.time("from", given["from"]) if "from" in given else end - DEFAULT_RANGE
     if start > end:
         raise InvalidInput("from", "Must not be after to.", "out_of_range")
-    return Range(start, end)
+    return Span(start, end)
 
 
-def summary(actor: Actor, groups: list[str], span: Range) -> dict[str, Any]:
-    """Sums by group, dearest first, and over everything (`total`). Exact to the microsecond: whole hours come from the
-    rollups, the rest of a broken hour from its events. Raises InvalidInput when there are too many groups."""
-    rows = _grouped(actor, groups, span)
+def summary(actor: Actor, groups: list[str], span: Span, given: Mapping[str, str]) -> dict[str, Any]:
+    """Sums by group, dearest first, and over everything under the filters (`total`; what has several tags counts once
+    in it). Raises InvalidInput when no rollup can answer, or when there are too many groups."""
+    tagged = summaries.demand_combination(groups, given)
+    where = filters.values(given)
+    rows = summaries.grouped(Question(actor, span, where, tagged), groups, limit=MOST_GROUPS + 1)
     if len(rows) > MOST_GROUPS:
         raise InvalidInput("group_by", f"More than {MOST_GROUPS:,} groups. Narrow from and to.", "too_many_groups")
-    total = _grouped(actor, [], span)
+    whole = Question(actor, span, where, tagged="tag" in where)
     return {
         "from": rfc3339(span.start),
         "to": rfc3339(span.end),
-        "data": rows,
-        "total": total[0] if total else None,
+        "data": [_group_body(groups, keys, sums, tagged=tagged) for keys, sums in rows],
+        "total": _group_body([], (), summaries.total(whole), tagged=whole.tagged),
         "next": None,
     }
 
 
-def _grouped(actor: Actor, groups: list[str], span: Range) -> list[dict[str, Any]]:
-    tagged = "tag" in groups
-    names = rollups.TAG_MEASURES if tagged else rollups.MEASURES
-    keys = [f"{_GROUPS[name]} AS g_{name}" for name in groups]
-    sums = [f"coalesce(sum({name}), 0)::bigint AS {name}" for name in names]
-    grouping = f" GROUP BY {', '.join(str(n + 1) for n in range(len(groups)))}" if groups else ""
-    sql = (
-        f"SELECT {', '.join([*keys, *sums])} FROM ({_rows(tagged=tagged)}) AS rows{grouping}"  # noqa: S608 (own names)
-        f" ORDER BY cost_nanos DESC, 1 LIMIT {MOST_GROUPS + 1}"
-    )
-    values: dict[str, Any] = {
-        "start": span.start,
-        "end": span.end,
-        "first": span.first,
-        "last": span.last,
-        "all": actor.teams is None,
-        "teams": list(actor.teams or []),
-    }
-    with connection.cursor() as cursor:
-        cursor.execute(sql, values)
-        return [_group_body(groups, names, row) for row in cursor.fetchall()]
-
-
-def _rows(*, tagged: bool) -> str:
-    """Rollup rows of the whole hours, and the same made of the events of the hours that are cut."""
-    table = rollups.TAG_TABLE if tagged else rollups.HOUR_TABLE
-    dimensions = rollups.TAG_DIMENSIONS if tagged else rollups.HOUR_DIMENSIONS
-    names = ", ".join([*dimensions, *(rollups.TAG_MEASURES if tagged else rollups.MEASURES)])
-    scoped = "(%(all)s OR team_id = ANY(%(teams)s::uuid[]))"
-    edges = (
-        f"(SELECT * FROM usage_event WHERE time >= %(start)s AND time < %(end)s AND {scoped}"  # noqa: S608 (own names)
-        " AND NOT (time >= %(first)s AND time < %(last)s)) AS edges"
-    )
-    made = rollups.tag_hours(edges) if tagged else rollups.hours(edges)
-    return (
-        f"SELECT {names} FROM {table} WHERE hour >= %(first)s AND hour < %(last)s AND {scoped}"  # noqa: S608 (own names)
-        f" UNION ALL SELECT {names} FROM ({made}) AS cut"
-    )
-
-
-def _group_body(groups: list[str], names: tuple[str, ...], row: tuple[Any, ...]) -> dict[str, Any]:
-    body = {name: _key(value) for name, value in zip(groups, row, strict=False)}
-    for name, value in zip(names, row[len(groups) :], strict=True):
+def _group_body(groups: list[str], keys: tuple[Any, ...], sums: Sums, *, tagged: bool) -> dict[str, Any]:
+    body = {name: _key(value) for name, value in zip(groups, keys, strict=True)}
+    for name in rollups.TAG_MEASURES if tagged else rollups.MEASURES:
         if name == "cost_nanos":
-            body["cost_usd"] = format_usd(value)
+            body["cost_usd"] = format_usd(sums.cost_nanos)
         elif not name.endswith(("_us", "ttft_count")):
-            body[name] = value
+            body[name] = getattr(sums, name)
     return body
 
 

@@ -1,10 +1,14 @@
-"""The rollups' one definition, in SQL: `apply` adds it for what it inserted, `rebuild` for everything there is.
+"""The rollups' one definition, in SQL: by hour and by day, and by tag the same. All are kept by `steps`.
 
 Every count is over rows of usage_event and nothing else, so a rollup can always be recreated identically. Requests are
-final attempts and refusals; averages of latency go over `requests - refused`, because refusals add none.
+final attempts and refusals; averages of latency go over `requests - refused`, because refusals add none. Hours and days
+are UTC.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 _NIL = "'00000000-0000-0000-0000-000000000000'::uuid"
 _SERVED = "final AND attempt > 0"
@@ -27,12 +31,10 @@ _MEASURES = {
     "ttft_us": f"coalesce(sum(ttft_us) FILTER (WHERE {_SERVED}), 0)",
     "ttft_count": f"count(ttft_us) FILTER (WHERE {_SERVED})",
 }
-_TAG_MEASURES = ("requests", "errors", "refused", "input_tokens", "output_tokens", "cost_nanos")
-_HOUR = "date_trunc('hour', time, 'UTC')"
+MEASURES = tuple(_MEASURES)
+TAG_MEASURES = ("requests", "errors", "refused", "input_tokens", "output_tokens", "cost_nanos")
 
-HOUR_TABLE, TAG_TABLE = "usage_usagehour", "usage_usagetaghour"
-HOUR_DIMENSIONS = {
-    "hour": _HOUR,
+_DIMENSIONS = {
     "key_id": f"coalesce(key_id, {_NIL})",
     "team_id": f"coalesce(team_id, {_NIL})",
     "provider_id": f"coalesce(provider_id, {_NIL})",
@@ -42,48 +44,75 @@ HOUR_DIMENSIONS = {
     "model": "model",
     "endpoint": "endpoint",
 }
-TAG_DIMENSIONS = {
-    "hour": _HOUR,
-    "tag": "tag",
-    "team_id": f"coalesce(team_id, {_NIL})",
-    "key_id": f"coalesce(key_id, {_NIL})",
-}
-MEASURES = tuple(_MEASURES)
-TAG_MEASURES = _TAG_MEASURES
+_TAG_DIMENSIONS = {"tag": "tag", "team_id": _DIMENSIONS["team_id"], "key_id": _DIMENSIONS["key_id"]}
 
 
-def hours(source: str) -> str:
-    """SELECT of the hourly rollup over `source`, a relation with usage_event's columns."""
-    return _select(source, HOUR_DIMENSIONS, MEASURES)
+@dataclass(frozen=True, slots=True)
+class Rollup:
+    """One table. `unit` is its time column, `hour` or `day`; `dimensions` are column → expression over events."""
+
+    table: str
+    unit: str
+    dimensions: Mapping[str, str]
+    measures: tuple[str, ...]
+    tagged: bool = False
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The columns that name a row."""
+        return (self.unit, *self.dimensions)
+
+    def select(self, source: str) -> str:
+        """SELECT of this rollup over `source`, a relation with usage_event's columns.
+
+        A tag that an event names twice counts once.
+        """
+        if self.tagged:
+            source = f"{source} CROSS JOIN LATERAL (SELECT DISTINCT unnest(tags) AS tag) AS own"
+        columns = [f"date_trunc('{self.unit}', time, 'UTC') AS {self.unit}"]
+        columns += [f"{expression} AS {name}" for name, expression in self.dimensions.items()]
+        columns += [f"{_MEASURES[name]} AS {name}" for name in self.measures]
+        return f"SELECT {', '.join(columns)} FROM {source} GROUP BY {self._places}"  # noqa: S608 (own names)
+
+    def coarser(self, source: str) -> str:
+        """The same SELECT over rows of the hourly rollup with these dimensions."""
+        columns = [f"date_trunc('{self.unit}', hour, 'UTC') AS {self.unit}", *self.dimensions]
+        columns += [f"sum({name}) AS {name}" for name in self.measures]
+        return f"SELECT {', '.join(columns)} FROM {source} GROUP BY {self._places}"  # noqa: S608 (own names)
+
+    def add(self, select: str) -> str:
+        """INSERT that adds the rows of `select` to the table."""
+        names = ", ".join([*self.keys, *self.measures])
+        sums = ", ".join(f"{name} = {self.table}.{name} + excluded.{name}" for name in self.measures)
+        # In a fixed order, so that two shippers lock the same rows one after the other instead of each other.
+        return (
+            f"INSERT INTO {self.table} ({names}) {select} ORDER BY {self._places}"  # noqa: S608 (own names)
+            f" ON CONFLICT ({', '.join(self.keys)}) DO UPDATE SET {sums}"
+        )
+
+    @property
+    def _places(self) -> str:
+        return ", ".join(str(place + 1) for place in range(len(self.keys)))
 
 
-def tag_hours(source: str) -> str:
-    """SELECT of the rollup by tag; a tag that an event names twice counts once."""
-    tagged = f"{source} CROSS JOIN LATERAL (SELECT DISTINCT unnest(tags) AS tag) AS own"
-    return _select(tagged, TAG_DIMENSIONS, _TAG_MEASURES)
+HOURS = Rollup("usage_usagehour", "hour", _DIMENSIONS, MEASURES)
+DAYS = Rollup("usage_usageday", "day", _DIMENSIONS, MEASURES)
+TAG_HOURS = Rollup("usage_usagetaghour", "hour", _TAG_DIMENSIONS, TAG_MEASURES, tagged=True)
+TAG_DAYS = Rollup("usage_usagetagday", "day", _TAG_DIMENSIONS, TAG_MEASURES, tagged=True)
+ROLLUPS = (HOURS, DAYS, TAG_HOURS, TAG_DAYS)
 
 
-def add_hours(source: str) -> str:
-    """INSERT that adds the rollup of `source` to the table."""
-    return _upsert(HOUR_TABLE, HOUR_DIMENSIONS, MEASURES, hours(source))
+def steps(source: str) -> str:
+    """CTEs for a WITH that add the rows of `source` to every rollup; `hour_sums` are the hourly rows added.
 
-
-def add_tag_hours(source: str) -> str:
-    return _upsert(TAG_TABLE, TAG_DIMENSIONS, _TAG_MEASURES, tag_hours(source))
-
-
-def _select(source: str, dimensions: dict[str, str], measures: tuple[str, ...]) -> str:
-    columns = [f"{expression} AS {name}" for name, expression in dimensions.items()]
-    columns += [f"{_MEASURES[name]} AS {name}" for name in measures]
-    places = ", ".join(str(place + 1) for place in range(len(dimensions)))
-    # In a fixed order, so that two shippers lock the same rows one after the other instead of each other.
-    return f"SELECT {', '.join(columns)} FROM {source} GROUP BY {places} ORDER BY {places}"  # noqa: S608 (own names)
-
-
-def _upsert(table: str, dimensions: dict[str, str], measures: tuple[str, ...], select: str) -> str:
-    names = ", ".join([*dimensions, *measures])
-    sums = ", ".join(f"{name} = {table}.{name} + excluded.{name}" for name in measures)
-    return (
-        f"INSERT INTO {table} ({names}) {select}"  # noqa: S608 (own names)
-        f" ON CONFLICT ({', '.join(dimensions)}) DO UPDATE SET {sums}"
-    )
+    Events are grouped once by hour: a day is the sum of its hours, and there are fewer of those. PostgreSQL runs the
+    INSERTs in the order written, in every session.
+    """
+    return f"""
+    hour_sums AS MATERIALIZED ({HOURS.select(source)}),
+    tag_hour_sums AS MATERIALIZED ({TAG_HOURS.select(source)}),
+    hours AS ({HOURS.add("SELECT * FROM hour_sums")}),
+    days AS ({DAYS.add(DAYS.coarser("hour_sums"))}),
+    tag_hours AS ({TAG_HOURS.add("SELECT * FROM tag_hour_sums")}),
+    tag_days AS ({TAG_DAYS.add(TAG_DAYS.coarser("tag_hour_sums"))})
+    """  # noqa: S608 (own names)

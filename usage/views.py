@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -15,16 +15,21 @@ from conduit.access.pages import go, page
 from conduit.access.permissions import may, scope
 from conduit.core import clock, wording
 from conduit.core.actor import Actor
-from conduit.core.errors import NotFound
+from conduit.core.errors import InvalidInput, NotFound
 from keys.models import VirtualKey
 from providers.models import Credential, Provider
-from usage import charts, figures, log
+from usage import answers, charts, explorer, figures, log
+from usage.filters import DIMENSIONS
+from usage.filters import values as dimension_values
 from usage.models import Exactness, Price, UsageEvent
+from usage.summaries import Span
 from usage.traces import checks_of
 
 OUTCOMES = (("", "All"), ("ok", "Served"), ("error", "Errors"), ("refused", "Refused"), ("cancelled", "Client left"))
 EXACTNESS = (("", "Exact or not"), *((name.value, name.label) for name in Exactness))
 MOST_CHOICES = 200
+OTHERS = ("team", "credential", "customer", "model", "endpoint", "tag")
+DATELESS = {"from": "", "to": "", "cursor": ""}
 COLORS = {"Served": 6, "Error": 5, "Refused": 3}
 DIALECTS = {"openai": "OpenAI", "anthropic": "Anthropic", "gemini": "Gemini"}
 UNITS = {"cache_read": "Cache read", "cache_write_5m": "Cache write, 5 min", "cache_write_1h": "Cache write, 1 h"}
@@ -70,7 +75,32 @@ def _query(request: HttpRequest, **changes: str) -> str:
     return query.urlencode()
 
 
-def _filters(request: HttpRequest, since: datetime) -> log.Filters:
+def _others(request: HttpRequest) -> dict[str, str]:
+    """Dimensions that the page has no field for: they come from the usage explorer and show as chips."""
+    given = {name: request.GET.get(name, "")[:254] for name in OTHERS}
+    return {name: text for name, text in given.items() if text}
+
+
+def _day(text: str) -> datetime | None:
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+
+
+def _chosen(request: HttpRequest, at: datetime) -> tuple[str, Range, datetime]:
+    """(name, range, end). Whole days when the URL names a first and a last one, with no name."""
+    first, last = (_day(request.GET.get(name, "")) for name in ("from", "to"))
+    if first and last and first <= last and first < at:
+        end = min(last + timedelta(days=1), at)
+        hours = end - first <= timedelta(days=2)
+        return "", Range(explorer.words(Span(first, end)), end - first, "hour" if hours else "day"), end
+    value = request.GET.get("range", "1h")
+    value = value if value in RANGES else "1h"
+    return value, RANGES[value], at
+
+
+def _filters(request: HttpRequest, since: datetime, until: datetime | None = None) -> log.Filters:
     outcome, exactness = request.GET.get("outcome", ""), request.GET.get("exactness", "")
     return log.Filters(
         since,
@@ -80,6 +110,8 @@ def _filters(request: HttpRequest, since: datetime) -> log.Filters:
         outcome=outcome if outcome in dict(OUTCOMES) else "",
         text=request.GET.get("q", "").strip()[:128],
         exactness=exactness if exactness in Exactness.values else "",
+        until=until,
+        others=_others(request),
     )
 
 
@@ -87,7 +119,8 @@ def _starts(chosen: Range, at: datetime) -> list[datetime]:
     """The buckets' beginnings; the log below begins at the first of them, so that both count the same rows."""
     since = at - chosen.length
     if chosen.step is None:
-        return figures.hour_starts(since, at) if chosen.bucket == "hour" else figures.day_starts(since, at)
+        last = at - timedelta(microseconds=1)
+        return figures.hour_starts(since, last) if chosen.bucket == "hour" else figures.day_starts(since, last)
     first = since.replace(second=0, microsecond=0)
     return [first + n * chosen.step for n in range(int((at - first) / chosen.step) + 1)]
 
@@ -98,23 +131,25 @@ def request_list(request: HttpRequest, actor: Actor) -> HttpResponse:
     text = request.GET.get("q", "").strip()[:128]
     if text and log.exists(actor, text):
         return go(request, reverse("request-detail", args=[text]))
-    at = clock.now()
-    value = request.GET.get("range", "1h")
-    value = value if value in RANGES else "1h"
-    chosen = RANGES[value]
+    value, chosen, at = _chosen(request, clock.now())
     starts = _starts(chosen, at)
-    filters = _filters(request, starts[0])
+    filters = _filters(request, starts[0], None if value else at)
     cursor = request.GET.get("cursor", "")
     try:
         shown = log.page(actor, filters, cursor)
-    except ValueError:
+    except (ValueError, InvalidInput):
         raise NotFound("") from None
     counted = _histogram(actor, filters, chosen, starts)
     number = sum(sum(values) for values in counted.values())
     context = {
         "crumbs": [{"title": "Requests"}],
         "range": value,
-        "ranges": _choices(request, "range", [(name, one.title) for name, one in RANGES.items()], value),
+        "ranges": [
+            {"title": one.title, "query": _query(request, **DATELESS, range=name), "current": name == value}
+            for name, one in RANGES.items()
+        ],
+        "chips": _chips(request, "" if value else chosen.title),
+        "hidden": {**filters.others, **({} if value else {name: request.GET[name] for name in ("from", "to")})},
         "outcomes": _choices(request, "outcome", OUTCOMES, filters.outcome),
         "outcome": filters.outcome,
         "q": text,
@@ -140,6 +175,18 @@ def request_list(request: HttpRequest, actor: Actor) -> HttpResponse:
     return render(request, "usage/requests.html", context)
 
 
+def _chips(request: HttpRequest, days: str) -> list[dict[str, str]]:
+    chips = [
+        {
+            "title": explorer.GROUPS[name],
+            "value": answers.title(name, text),
+            "query": _query(request, **{name: "", "cursor": ""}),
+        }
+        for name, text in _others(request).items()
+    ]
+    return [*chips, {"title": "Days", "value": days, "query": _query(request, **DATELESS)}] if days else chips
+
+
 def _choices(request: HttpRequest, name: str, values: Any, current: str) -> list[dict[str, Any]]:
     return [
         {"title": title, "query": _query(request, cursor="", **{name: value}), "current": value == current}
@@ -149,9 +196,11 @@ def _choices(request: HttpRequest, name: str, values: Any, current: str) -> list
 
 def _histogram(actor: Actor, filters: log.Filters, chosen: Range, starts: list[datetime]) -> dict[str, list[int]]:
     """Short ranges are counted from the events, long ones from the rollups: a page stays fast with millions of rows."""
-    if chosen.step is not None or filters.text or filters.exactness:
+    if chosen.step is not None or filters.text or filters.exactness or "tag" in filters.others:
         return log.counted(actor, filters, starts)
-    where: dict[str, Any] = {}
+    where: dict[str, Any] = {DIMENSIONS[name]: value for name, value in dimension_values(filters.others).items()}
+    if filters.until:
+        where["hour__lt"] = filters.until
     if filters.key:
         where["key_id"] = filters.key
     if filters.provider:

@@ -39,7 +39,8 @@ def shell(request: HttpRequest) -> dict[str, Any]:
         actor = actor_of_user(user)
         context["may_write"] = may(actor, "keys", write=True)
         context["may_configure"] = may(actor, "providers", write=True)
-        if not request.headers.get("HX-Request"):
+        # A part of a page needs no sidebar; going back to a page that htmx left asks for the whole of it.
+        if not request.headers.get("HX-Request") or request.headers.get("HX-History-Restore-Request"):
             current = (request.resolver_match.url_name if request.resolver_match else "") or ""
             context["navigation"] = navigation.shown(actor, current)
     return context

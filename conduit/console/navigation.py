@@ -48,7 +48,13 @@ class Group:
 
 GROUPS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
     ("", (Entry("Overview", "overview", "layout-dashboard", "usage", "o"),)),
-    ("Traffic", (Entry("Requests", "requests", "list-details", "usage", "r", pages=("request-detail",)),)),
+    (
+        "Traffic",
+        (
+            Entry("Requests", "requests", "list-details", "usage", "r", pages=("request-detail",)),
+            Entry("Usage", "usage", "chart-bar", "usage", "u"),
+        ),
+    ),
     (
         "Access",
         (

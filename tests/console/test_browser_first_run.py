@@ -134,6 +134,24 @@ def revoke(watched: Watched) -> None:
     expect(page.get_by_text("acme-app is revoked")).to_be_visible()
 
 
+def explore(conduit: RunningConduit, watched: Watched) -> None:
+    """A changed question is answered in place and has its own address; going back asks the former one again."""
+    page = watched.page
+    page.goto(f"{conduit.url}/usage")
+    page.get_by_label("by", exact=True).select_option("key")
+    expect(page.get_by_role("heading", name="Spend by key per day")).to_be_visible()
+    expect(page.get_by_role("row", name=re.compile("acme-app"))).to_contain_text("$0.000")
+    assert "group=key" in page.url
+    assert "group=key" in page.locator("#state").inner_text()
+    page.get_by_role("link", name="acme-app").click()
+    expect(page.get_by_text("Key: acme-app")).to_be_visible()
+    page.go_back()
+    expect(page.get_by_role("heading", name="Spend by key per day")).to_be_visible()
+    page.go_back()
+    expect(page.get_by_role("heading", name="Spend by model per day")).to_be_visible()
+    expect(page.get_by_role("link", name="Usage", exact=True)).to_be_visible()
+
+
 def check_pages(conduit: RunningConduit, browser: Browser, state: object, pages: list[str]) -> None:
     """Every page in light, dark and at 360 pixels: nothing to scroll sideways, nothing in the console."""
     for mode in ("light", "dark", "360"):
@@ -189,6 +207,8 @@ def test_from_signing_in_to_a_revoked_key() -> None:
         page.goto(f"{conduit.url}/requests/{refused_id}")
         expect(page.get_by_text("Stopped by the check: Model")).to_be_visible()
 
+        explore(conduit, watched)
+
         page.goto(f"{conduit.url}{key_page}")
         revoke(watched)
         wait_until(lambda: call(conduit, raw, "acme-chat").status_code == 401, seconds=1.5)
@@ -202,7 +222,8 @@ def test_from_signing_in_to_a_revoked_key() -> None:
             f"/credentials/new?provider={provider}",
         ]
         pages += ["/routes", "/routes/new", "/first-run", f"/requests/{answer.headers['x-request-id']}"]
-        pages += [f"/requests/{refused_id}"]
         pages += ["/budgets", "/budgets?of=customers", "/budgets?of=providers", "/budgets/raise"]
         pages += [f"/providers/{provider}/limits"]
+        pages += [f"/requests/{refused_id}", "/usage", "/usage?group=key&sub=model&metric=latency", "/usage?group=tag"]
+        pages += ["/requests?range=24h&model=sandbox-echo"]
         check_pages(conduit, browser, own.storage_state(), pages)

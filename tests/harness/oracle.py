@@ -86,11 +86,14 @@ def periods(events: Iterable[Any]) -> list[str]:
 
 
 def rollups(events: Iterable[Any]) -> list[str]:
-    """The hourly rollup's totals are those of the rows."""
-    from usage.models import UsageHour
+    """The totals of the hourly and of the daily rollup are those of the rows."""
+    from usage.models import UsageDay, UsageHour
 
     events = list(events)
-    rows = list(UsageHour.objects.all())
+    return [problem for table in (UsageHour, UsageDay) for problem in _rollup(list(table.objects.all()), events)]
+
+
+def _rollup(rows: list[Any], events: list[Any]) -> list[str]:
     problems = []
     for name in ("cost_nanos", "input_tokens", "output_tokens", "cache_read_tokens", "reasoning_tokens"):
         kept, real = sum(getattr(row, name) for row in rows), sum(getattr(event, name) for event in events)

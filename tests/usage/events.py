@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -78,3 +79,36 @@ def budget(owner: Team | VirtualKey, **given: Any) -> Budget:
 
 def at(when: datetime) -> int:
     return microseconds(when)
+
+
+def random_records(chance: random.Random, number: int, start: datetime, days: int) -> list[Any]:
+    """Attempts and refusals of every kind, some of them without key, team, customer or tags."""
+    ids = {name: [None, *(uuid7().bytes for _ in range(3))] for name in ("key", "team", "provider", "credential")}
+    records = []
+    for _ in range(number):
+        given: dict[str, Any] = {
+            "time_us": at(start) + chance.randrange(days * 86_400_000_000),
+            "customer": chance.choice(["", "Alice", "Bob"]),
+            "route": chance.choice(["", "fast", "cheap"]),
+            "endpoint": chance.choice(["chat", "embeddings"]),
+            "tags": chance.choices(["prod", "eu", "night"], k=chance.randrange(4)),
+            "key_id": chance.choice(ids["key"]),
+            "team_id": chance.choice(ids["team"]),
+        }
+        if chance.random() < 0.1:
+            records.append(refused(**given))
+            continue
+        given |= {
+            "provider_id": chance.choice(ids["provider"]),
+            "credential_id": chance.choice(ids["credential"]),
+            "model": chance.choice(["gpt", "claude", "gemini"]),
+            "final": chance.random() < 0.9,
+            "outcome": chance.choice(["ok", "ok", "error", "cancelled"]),
+            "exactness": chance.choice(["exact", "exact", "estimated", "uncertain"]),
+            "latency_us": chance.randrange(10**6),
+            "ttft_us": chance.choice([None, chance.randrange(10**5)]),
+            "cache_read_tokens": chance.randrange(50),
+            "reasoning_tokens": chance.randrange(50),
+        }
+        records.append(costing(chance.randrange(10**9), **given))
+    return records

@@ -18,7 +18,7 @@ from keys.models import Budget, BudgetPeriod, Team, VirtualKey
 from tests.usage.events import at, budget, costing, dispatched, refused, settled
 from usage import ledger, partitions, rollups
 from usage.ledger import Advance, apply, uncertain
-from usage.models import JournalCursor, UsageEvent, UsageHour, UsageTagHour
+from usage.models import JournalCursor, UsageDay, UsageEvent, UsageHour, UsageTagDay, UsageTagHour
 from usage.records import Ended
 from usage.verification import rebuild, verify
 
@@ -34,14 +34,12 @@ def red() -> set[str]:
     return {check.name for check in verify().checks if not check.ok}
 
 
-def rollup_rows() -> tuple[list[Any], list[Any]]:
-    hours = UsageHour.objects.order_by("hour", "key_id", "model", "endpoint", "customer")
-    tags = UsageTagHour.objects.order_by("hour", "tag", "team_id", "key_id")
-    skip = {"id"}
-    return tuple(  # type: ignore[return-value]
-        [{name: value for name, value in row.items() if name not in skip} for row in rows.values()]
-        for rows in (hours, tags)
-    )
+def rollup_rows() -> list[list[dict[str, Any]]]:
+    """Every column of every rollup row but its number, in one order."""
+    return [
+        sorted(({n: v for n, v in row.items() if n != "id"} for row in table.objects.values()), key=str)
+        for table in (UsageHour, UsageDay, UsageTagHour, UsageTagDay)
+    ]
 
 
 @pytest.fixture
@@ -239,18 +237,24 @@ def test_a_cursor_never_goes_back() -> None:
 
 def test_rebuilt_rollups_are_identical(key: VirtualKey, team: Team) -> None:
     moment = datetime.now(UTC)
-    apply(
-        [
-            settled(key_id=key.id.bytes, team_id=team.id.bytes, tags=["a", "b", "a"], ttft_us=5),
-            settled(time_us=at(moment - timedelta(hours=3)), tags=["b"], outcome="cancelled", status=499),
-            settled(exactness="estimated", customer="Charlie", final=False),
-            refused(tags=["a"]),
-        ]
-    )
+    for hours in (0, 1, 30):  # several batches of overlapping hours and days
+        apply(
+            [
+                settled(key_id=key.id.bytes, team_id=team.id.bytes, tags=["a", "b", "a"], ttft_us=5),
+                settled(time_us=at(moment - timedelta(hours=hours)), tags=["b"], outcome="cancelled", status=499),
+                settled(exactness="estimated", customer="Charlie", final=False),
+                refused(time_us=at(moment - timedelta(hours=hours)), tags=["a"]),
+            ]
+        )
     before = rollup_rows()
+    for table in (UsageHour, UsageDay, UsageTagHour, UsageTagDay):
+        table.objects.all().delete()
+    assert red() == {"hours", "days", "tag-hours", "tag-days"}
     rebuild()
     assert rollup_rows() == before
     assert_ledger_adds_up()
+    events, rows = UsageEvent.objects.count(), sum(map(len, before))
+    print(f"J8: {rows} rollup rows of {events} events dropped and rebuilt, different 0")
 
 
 @pytest.mark.django_db(transaction=True)
@@ -332,10 +336,8 @@ def test_any_batches_with_repeats_in_any_order_add_up(batches: list[list[Any]]) 
 
 def _counts_every_staged_row() -> str:
     """The INSERT with its guard off: rollups from what was staged instead of what was inserted."""
-    return (
-        ledger._INSERT.replace(rollups.add_hours("inserted"), rollups.add_hours("usage_staging"))
-        .replace(rollups.add_tag_hours("inserted"), rollups.add_tag_hours("usage_staging"))
-        .replace("EXCEPT SELECT id FROM inserted", "WHERE false")
+    return ledger._INSERT.replace(rollups.steps("inserted"), rollups.steps("usage_staging")).replace(
+        "EXCEPT SELECT id FROM inserted", "WHERE false"
     )
 
 
@@ -347,7 +349,7 @@ def test_without_the_guard_on_inserted_rows_the_checks_turn_red(
     records = [costing(5, budgets=[own.id.bytes], tags=["a"])]
     apply(records)
     apply(records)
-    assert red() == {"hours", "tag-hours", "periods"}
+    assert red() == {"hours", "days", "tag-hours", "tag-days", "periods"}
 
 
 def _doubled_event() -> None:
@@ -383,6 +385,16 @@ def _lost_tag_row() -> None:
     UsageTagHour.objects.all().delete()
 
 
+def _tampered_day() -> None:
+    apply([settled()])
+    UsageDay.objects.update(requests=2)
+
+
+def _lost_tag_day() -> None:
+    apply([settled(tags=["a"])])
+    UsageTagDay.objects.all().delete()
+
+
 def _tampered_period() -> None:
     own = budget(VirtualKey.objects.create(name="k"))
     apply([costing(5, budgets=[own.id.bytes])])
@@ -407,6 +419,8 @@ def _team_budget_passed_over() -> None:
         (_negative, {"sane"}),
         (_tampered_hour, {"hours"}),
         (_lost_tag_row, {"tag-hours"}),
+        (_tampered_day, {"days"}),
+        (_lost_tag_day, {"tag-days"}),
         (_tampered_period, {"periods"}),
         (_team_budget_passed_over, {"budgets"}),
     ],

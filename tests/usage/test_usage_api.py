@@ -201,7 +201,9 @@ async def test_exports_hold_every_row_in_order_over_many_chunks(monkeypatch: pyt
     await sync_to_async(lambda: connection.close())()  # the worker thread's, which the test database would wait for
 
 
-@pytest.mark.parametrize("text", ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", " =1", "\t=1", "\r=1"])
+@pytest.mark.parametrize(
+    "text", ["\tplain", "\rplain", "=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", " =1", "\t=1", "\r=1"]
+)
 def test_a_spreadsheet_runs_nothing_from_an_export(text: str) -> None:
     apply([settled(customer=text, route=text)])
     rows = list(csv.DictReader(io.StringIO(reports.as_csv(UsageEvent.objects.all(), first=True).decode(), newline="")))

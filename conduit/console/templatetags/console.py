@@ -140,11 +140,12 @@ def meter_level(part: int, whole: int) -> str:
 
 
 @register.simple_tag
-def share_bar(part: int, whole: int) -> SafeString:
-    """Decoration beside a figure: its share of the largest row."""
+def share_bar(part: int, whole: int, color: int = 1) -> SafeString:
+    """Decoration beside a figure: its share of the largest row, in the color of its series."""
     return format_html(
         '<svg class="share" aria-hidden="true"><rect class="fnone" width="100%" height="100%" opacity=".5"></rect>'
-        '<rect class="f1" width="{}%" height="100%"></rect></svg>',
+        '<rect class="f{}" width="{}%" height="100%"></rect></svg>',
+        color,
         wording.share(part, whole),
     )
 
@@ -181,7 +182,12 @@ def waterfall(lead: float, wait: float, run: float, css: str, label: str) -> Saf
 
 @register.simple_tag
 def swatch(color: int | str) -> SafeString:
-    """The legend's square: 1 to 6 for a series, or `fink`, `fnone`."""
+    """The legend's square: 1 to 6 for a series, or `fink`, `fnone`; `dashed` is the line of a former period."""
+    if color == "dashed":
+        return mark_safe(
+            '<svg class="sw" aria-hidden="true"><line x1="0" x2="10" y1="5" y2="5" stroke="currentColor"'
+            ' stroke-width="2" stroke-dasharray="3 2"></line></svg>'
+        )
     css = f"f{color}" if isinstance(color, int) else color
     return format_html('<svg class="sw" aria-hidden="true"><rect class="{}"></rect></svg>', css)
 
