@@ -19,6 +19,7 @@ from redis.backoff import NoBackoff
 from conduit.core import keyring
 from conduit.core.ids import uuid7
 from conduit.proxy import errors, metrics, snapshot
+from conduit.proxy.idempotency import IdempotentCalls
 from conduit.proxy.rate_gate import RateGate
 from conduit.proxy.request_log import RequestLog
 from conduit.proxy.snapshot import Database, Snapshot, Watcher
@@ -51,6 +52,7 @@ class Gateway:
     def __init__(self) -> None:
         self.rng = random.Random()  # noqa: S311 (draws by weight)
         self.spending = Spending()
+        self.idempotent = IdempotentCalls()
         self.tally = metrics.Tally()
         self.ready = False
         self.draining = False
@@ -91,6 +93,8 @@ class Gateway:
             with suppress(asyncio.CancelledError):
                 await task
         await self.transport.close()
+        await self.rates.limits.close()
+        await self.idempotent.close()
         await self._valkey.aclose()
         self.journal.close()
         self.request_log.close()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from itertools import islice
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -43,10 +42,15 @@ async def run(gateway: Gateway, call: Call) -> Answer:
 
 
 async def _try_candidates(gateway: Gateway, call: Call, route: RouteEntry) -> Answer:
-    chosen = list(islice(candidates(route, gateway.rng), MAX_ATTEMPTS))
-    if not chosen:
-        raise errors.no_credential(route.name)
-    for left, candidate in zip(range(len(chosen) - 1, -1, -1), chosen, strict=True):
+    drawn = candidates(route, gateway.rng)
+    candidate = await gateway.rates.next_open(call, drawn)
+    if candidate is None:
+        raise (
+            errors.candidates_limited(route.name, call.retry_after)
+            if call.limited
+            else errors.no_credential(route.name)
+        )
+    for left in range(MAX_ATTEMPTS - 1, -1, -1):
         attempt_id, cap = uuid7(), admission.output_cap(call, candidate.target)
         price = gateway.price(candidate.target)
         held = admission.hold(gateway, call, candidate.target, price, cap)
@@ -56,11 +60,15 @@ async def _try_candidates(gateway: Gateway, call: Call, route: RouteEntry) -> An
         try:
             return await _deliver(gateway, call, candidate, route, request, attempt)
         except UpstreamError as error:
-            shown = attempt.shown(error)
-            again = left > 0 and error.billed == "no" and not isinstance(error, RequestRejected)
-            attempt.fail(shown, error, final=not again)
-            if not again:
+            shown, following = attempt.shown(error), None
+            try:
+                if left > 0 and error.billed == "no" and not isinstance(error, RequestRejected):
+                    following = await gateway.rates.next_open(call, drawn)
+            finally:  # the client may leave meanwhile
+                attempt.fail(shown, error, final=following is None)
+            if following is None:
                 raise shown from error
+            candidate = following
         except asyncio.CancelledError:
             attempt.cancel(None, answer_bytes=0)
             raise
