@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import random
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import aclosing, suppress
@@ -137,26 +138,32 @@ class IdempotentCalls:
             here = self._here.get(name)
             if here is not None:
                 await _ended(here, deadline)
-            asking = asyncio.ensure_future(self._database.soon(_claimed, call.key, name[1], asked, run))
-            try:
-                found = await asyncio.shield(asking)
-            except asyncio.CancelledError:  # the client left; what is claimed meanwhile must not stay so
-                asking.add_done_callback(self._unclaim)
-                raise
-            except DatabaseError as error:
-                raise errors.idempotency_unavailable() from error
-            except Reused:
-                raise errors.idempotency_key_reused() from None
-            if isinstance(found, Claim):
-                self._claims.add(found.run)
-                if self._renewing is None:
-                    self._renewing = asyncio.get_running_loop().create_task(self._renew(), name="idempotent calls")
+            found = await self._ask(call.key, name[1], asked, run)
             if found is not None:
                 return found
             if time.monotonic() >= deadline:
                 raise errors.idempotency_in_flight(ASK_AGAIN)
             if name not in self._here:
                 await asyncio.sleep(POLL_SECONDS * random.uniform(0.5, 1))  # noqa: S311 (spreads the askers)
+
+    async def _ask(self, key: KeyEntry, text: str, asked: list[str | int | bytes], run: UUID) -> Claim | Kept | None:
+        late = threading.Event()
+        asking = asyncio.ensure_future(self._database.soon(_claimed, key, text, asked, run, late))
+        try:
+            found = await asyncio.shield(asking)
+        except asyncio.CancelledError:  # the client left; what is claimed meanwhile must not stay so
+            asking.add_done_callback(self._unclaim)
+            raise
+        except DatabaseError as error:
+            late.set()  # the thread may yet succeed
+            raise errors.idempotency_unavailable() from error
+        except Reused:
+            raise errors.idempotency_key_reused() from None
+        if isinstance(found, Claim):
+            self._claims.add(found.run)
+            if self._renewing is None:
+                self._renewing = asyncio.get_running_loop().create_task(self._renew(), name="idempotent calls")
+        return found
 
     def _unclaim(self, asked: asyncio.Future[Claim | Kept | None]) -> None:
         found = None if asked.cancelled() or asked.exception() else asked.result()
@@ -259,8 +266,13 @@ def _replayed(gateway: Gateway, call: Call, kept: Kept) -> Answer:
 # --- in a thread ---------------------------------------------------------------------------------------------------
 
 
-def _claimed(key: KeyEntry, text: str, asked: list[str | int | bytes], run: UUID) -> Claim | Kept | None:
-    """None: the first request is still under way. Raises Reused, DatabaseError."""
+def _claimed(
+    key: KeyEntry, text: str, asked: list[str | int | bytes], run: UUID, late: threading.Event
+) -> Claim | Kept | None:
+    """None: the first request is still under way. Nothing stays claimed when it is too `late` by then.
+
+    Raises Reused, DatabaseError.
+    """
     _, secret = keyring.purpose_key(idempotency.PURPOSE)
     scope = idempotency.digest(secret, "idempotent call", key.id.bytes, text)
     request = idempotency.digest(secret, "idempotent request", *asked)
@@ -273,7 +285,10 @@ def _claimed(key: KeyEntry, text: str, asked: list[str | int | bytes], run: UUID
         return None
     owner, before, status, reply = row
     if before is None:
-        return Claim(scope, request, owner)
+        claim = Claim(scope, request, owner)
+        if late.is_set():
+            _filled(claim, None)
+        return claim
     if not hmac.compare_digest(bytes(before), request):
         raise Reused
     if status is None:
