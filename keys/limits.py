@@ -301,6 +301,7 @@ class RateLimits:
         """Whether it is worth while to ask again shortly."""
         began = time.monotonic()
         again = False
+        slots.held = min(slots.held, needed)  # at least these stay ours while the answer is on its way
         try:
             slots.held, slots.dry, again = await self._counters.lease(
                 slots.name, needed, wanted, slots.limit, answering

@@ -1,8 +1,9 @@
-"""One of several processes that make the same kind of requests under one rate limit (tests/keys/test_rates_over_processes).
+"""One of several processes that make requests under the same rate limits (test_rates_over_processes.py).
 
-Reads a JSON object on standard input: valkey, window, worker, scope {rpm, tpm, max_parallel, id}, start (Unix seconds)
-and attempts [[seconds after start, estimate, tokens really used, duration], …]. Prints one line of JSON:
-[[began, ended, admitted, window charged or null, released or null], …], monotonic seconds.
+Says `ready`, then reads a line of JSON on standard input: valkey, window, worker, start (Unix seconds) and scopes, each
+an object with rpm, tpm, max_parallel, id and attempts [[seconds after start, estimate, tokens really used, duration], …].
+Prints for each scope [[decided, admitted, window charged or null, released or null, estimate, used, duration], …] in
+monotonic seconds.
 """
 
 from __future__ import annotations
@@ -29,32 +30,36 @@ TICK_SECONDS = 1.0
 class Worker:
     def __init__(self, plan: dict[str, Any], valkey: Redis) -> None:
         self.limits = RateLimits(valkey, plan["worker"], window=plan["window"])
-        limits = plan["scope"]
-        self.scope = RateScope(
-            "key", uuid.UUID(limits["id"]), "one", limits["rpm"], limits["tpm"], limits["max_parallel"]
-        )
-        self.start, self.attempts = plan["start"], plan["attempts"]
-        self.seen: list[list[Any]] = []
+        self.start, self.scopes = plan["start"], plan["scopes"]
+        self.seen: list[list[list[Any]]] = [[] for _ in self.scopes]
 
     async def run(self) -> None:
         ticking = asyncio.create_task(self._tick())
-        await asyncio.gather(*(self._attempt(*attempt) for attempt in self.attempts))
+        await asyncio.gather(*(self._visit(*pair) for pair in zip(self.scopes, self.seen, strict=True)))
         ticking.cancel()
         await asyncio.gather(ticking, return_exceptions=True)
         await self.limits.close()
 
-    async def _attempt(self, after: float, estimate: int, tokens: int, duration: float) -> None:
-        await asyncio.sleep(max(0.0, self.start + after - time.time()))
-        began = time.monotonic()
-        taken = await self.limits.admit([self.scope], estimate)
-        seen: list[Any] = [began, time.monotonic(), isinstance(taken, Taken), None, None]
-        self.seen.append(seen)
+    async def _visit(self, plan: dict[str, Any], seen: list[list[Any]]) -> None:
+        scope = RateScope("key", uuid.UUID(plan["id"]), "one", plan["rpm"], plan["tpm"], plan["max_parallel"])
+        running = []
+        for after, *attempt in plan["attempts"]:
+            await asyncio.sleep(max(0.0, self.start + after - time.time()))
+            running.append(asyncio.create_task(self._attempt(scope, seen, *attempt)))
+        await asyncio.gather(*running)
+
+    async def _attempt(
+        self, scope: RateScope, all_seen: list[list[Any]], estimate: int, tokens: int, duration: float
+    ) -> None:
+        taken = await self.limits.admit([scope], estimate)
+        seen: list[Any] = [time.monotonic(), isinstance(taken, Taken), None, None, estimate, tokens, duration]
+        all_seen.append(seen)
         if not isinstance(taken, Taken):
             return
         meters = taken.requests + taken.tokens
-        seen[3] = meters[0][0].minute if meters else None
+        seen[2] = meters[0][0].minute if meters else None
         await asyncio.sleep(duration)
-        seen[4] = time.monotonic()
+        seen[3] = time.monotonic()
         self.limits.release(taken, tokens)
 
     async def _tick(self) -> None:
@@ -64,7 +69,9 @@ class Worker:
 
 
 async def main() -> None:
-    plan = json.loads(sys.stdin.read())
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    plan = json.loads(sys.stdin.readline())
     valkey = Redis.from_url(plan["valkey"], socket_timeout=5, socket_connect_timeout=5)
     worker = Worker(plan, valkey)
     await worker.run()
