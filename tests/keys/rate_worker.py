@@ -1,8 +1,8 @@
 """One of several processes that make requests under the same rate limits (test_rates_over_processes.py).
 
 Says `ready`, then reads a line of JSON on standard input: valkey, window, worker, start (Unix seconds) and scopes, each
-an object with rpm, tpm, max_parallel, id and attempts [[seconds after start, estimate, tokens really used, duration], …].
-Prints for each scope [[decided, admitted, window charged or null, released or null, estimate, used, duration], …] in
+an object with rpm, tpm, max_parallel, id and attempts [[seconds after start, estimate, really used, duration], …].
+Prints [[decided, admitted, window charged or null, released or null, estimate, used, duration], …] for each scope, in
 monotonic seconds.
 """
 

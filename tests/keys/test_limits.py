@@ -141,12 +141,14 @@ async def test_parallel_places_taken_at_once_are_all_given(valkey: Redis) -> Non
 SHORT = 3.0  # a minute of three seconds, where a test lives through its end
 
 
-async def settled(valkey: Redis, *workers: RateLimits, window: float = 60.0) -> None:
+async def settled(*workers: RateLimits) -> None:
     """Each worker can be asked to give back: from then on it borrows more than it needs at once."""
     warm = [scope(rpm=1000)]
     for worker in workers:
         await worker.admit(warm, 1)
-        while not worker._counters._listening:
+        for _ in range(500):
+            if worker._counters._listening:
+                break
             await asyncio.sleep(0.01)
 
 
@@ -156,7 +158,7 @@ async def beginning(window: float) -> None:
 
 async def test_a_slice_that_another_worker_holds_is_given_back_before_anyone_is_refused(valkey: Redis) -> None:
     first, second = RateLimits(valkey, "a"), RateLimits(valkey, "b")
-    await settled(valkey, first, second)
+    await settled(first, second)
     requests, tokens, places = scope(rpm=160), scope(tpm=1600), scope(parallel=32)
     for limited in (requests, tokens, places):
         assert await admitted(first, [limited], 1) == 1
@@ -178,7 +180,7 @@ async def test_a_worker_that_cannot_be_asked_keeps_nothing(valkey: Redis) -> Non
 
 async def test_once_the_limit_was_reached_what_comes_free_goes_back_at_once(valkey: Redis) -> None:
     first, second = RateLimits(valkey, "a"), RateLimits(valkey, "b")
-    await settled(valkey, first, second)
+    await settled(first, second)
     limited = [scope(tpm=1000)]
     taken = await first.admit(limited, 1000)
     assert isinstance(taken, Taken)
@@ -251,7 +253,7 @@ async def test_a_request_that_alone_is_more_than_the_limit_is_not_told_to_wait(v
 
 async def test_a_limit_that_is_lowered_holds_for_what_was_borrowed_and_what_runs(valkey: Redis) -> None:
     limits = RateLimits(valkey, "a")
-    await settled(valkey, limits)
+    await settled(limits)
     high = scope(rpm=1600, parallel=32)
     assert await admitted(limits, [high], 4) == 4
     low = RateScope("key", high.id, "test", 5, None, None)
