@@ -102,7 +102,7 @@ class Meter:
 class Slots:
     """One worker's parallel slots of one scope."""
 
-    __slots__ = ("busy", "dry", "ends", "held", "leasing", "limit", "name")
+    __slots__ = ("busy", "dry", "ends", "held", "leasing", "limit", "name", "recalled_at")
 
     def __init__(self, name: str, limit: int) -> None:
         self.name, self.limit = name, limit
@@ -111,6 +111,7 @@ class Slots:
         self.held = 0
         self.ends = 0.0  # monotonic seconds: until then the held slots are ours
         self.dry = False
+        self.recalled_at = 0.0
 
     def open(self) -> bool:
         return self.busy < min(self.held, self.limit) and time.monotonic() < self.ends
@@ -309,6 +310,9 @@ class RateLimits:
         except CountersAway:
             slots.held, slots.dry = slots.limit, False
         slots.ends = began + SLOT_SECONDS
+        if slots.recalled_at >= began and slots.held > needed:  # lent before the recall, and heard of after it
+            slots.dry = True
+            self._return_soon(slots)
         return again
 
     # --- giving back
@@ -318,9 +322,12 @@ class RateLimits:
         meter, slots = self._meters.get(name), self._slots.get(name)
         try:
             if slots is not None:
-                async with slots.leasing:
-                    await self._lease(slots, slots.busy, slots.busy, number)
-                slots.dry = True
+                slots.dry, slots.recalled_at = True, time.monotonic()
+                if slots.leasing.locked():  # somebody here wants a slot: there is none to spare
+                    await self._counters.answer(name, number)
+                else:
+                    async with slots.leasing:
+                        await self._lease(slots, slots.busy, slots.busy, number)
             elif meter is not None:
                 back = 0
                 meter.turn(self.window)
