@@ -190,6 +190,8 @@ async def test_once_the_limit_was_reached_what_comes_free_goes_back_at_once(valk
         if await valkey.hget(f"conduit:tpm:{limited[0].id}", "used") == b"100":
             break
         await asyncio.sleep(0.01)
+    else:
+        raise AssertionError("the tokens that were not used never came back")
     assert isinstance(await second.admit(limited, 900), Taken)
     assert first._meters[f"tpm:{limited[0].id}"].left == 0
     for worker in (first, second):
