@@ -1,9 +1,10 @@
 """Rate limits: requests a minute, tokens a minute, parallel requests, exact over all workers.
 
-A minute is a calendar minute; its counter lives in Valkey. A worker borrows slices of it (a sixteenth of what is free
-at most, so that little can be stranded), decides in memory, and gives an idle slice back each second. Tokens are
-estimated at admission and corrected when the request has ended. Parallel slots are leased by a heartbeat: those of a
-dead worker come back after SLOT_SECONDS. Without Valkey each worker enforces the limit by itself.
+A minute is a calendar minute; its counter lives in Valkey (keys/rate_counters.py). A worker borrows slices of it (a
+sixteenth of what is free at most, so that little can be stranded), decides in memory, and gives an idle slice back
+each second, or at once when somebody would be refused for want of it. Tokens are estimated at admission and corrected
+when the request has ended. Parallel slots are leased by a heartbeat: those of a dead worker come back after
+SLOT_SECONDS. Without Valkey each worker enforces the limit by itself.
 """
 
 from __future__ import annotations
@@ -12,114 +13,139 @@ import asyncio
 import math
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
-import structlog
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from keys.entries import RateScope
+from keys.rate_counters import PARALLEL, SLOT_SECONDS, VALKEY_DEADLINE, Counters, CountersAway, Loan
 
-SLOT_SECONDS = 10
-VALKEY_DEADLINE = 0.25
-AWAY_SECONDS = 1.0
-log = structlog.get_logger("conduit.limits")
-
-# KEYS: counter; ARGV: needed, limit. Answers {granted, free afterwards}.
-_BORROW = """
-local used = tonumber(redis.call('GET', KEYS[1]) or '0')
-local needed, limit = tonumber(ARGV[1]), tonumber(ARGV[2])
-local free = limit - used
-if free < needed then return {0, free} end
-local give = math.min(free, math.max(needed, math.floor(free / 16)))
-redis.call('INCRBY', KEYS[1], string.format('%d', give))
-redis.call('EXPIRE', KEYS[1], 120)
-return {give, free - give}
-"""
-# KEYS: hash worker → "slots expiry"; ARGV: worker, slots wanted in all, limit, now, lifetime. Answers slots now held.
-_SLOTS = """
-local worker, wanted, limit = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local others = 0
-local held = redis.call('HGETALL', KEYS[1])
-for i = 1, #held, 2 do
-  local slots, expiry = string.match(held[i + 1], '(%d+) (%d+)')
-  if tonumber(expiry) < tonumber(ARGV[4]) then redis.call('HDEL', KEYS[1], held[i])
-  elseif held[i] ~= worker then others = others + tonumber(slots) end
-end
-local mine = math.max(0, math.min(wanted, limit - others))
-if mine == 0 then redis.call('HDEL', KEYS[1], worker)
-else redis.call('HSET', KEYS[1], worker, mine .. ' ' .. (tonumber(ARGV[4]) + tonumber(ARGV[5]))) end
-redis.call('EXPIRE', KEYS[1], 120)
-return mine
-"""
+__all__ = ["SLOT_SECONDS", "VALKEY_DEADLINE", "Meter", "OverLimit", "RateLimits", "Taken"]
+MINUTE = 60.0
+IDLE_SECONDS = 1.0
+RETRY_MARGIN = 0.1  # clocks are read at both ends of a round trip
+POLL_FIRST, POLL_LAST = 0.003, 0.03
 
 
 class OverLimit(msgspec.Struct, frozen=True):
-    """Why not: `what` is "requests", "tokens" or "parallel requests"; `retry_after` in seconds."""
+    """Why not: `what` is "requests", "tokens" or "parallel requests". `retry_after` in seconds; None: never, because
+    the request alone is more than the limit."""
 
     scope: RateScope
     what: str
     limit: int
-    retry_after: float
+    retry_after: float | None
+    meter: Meter | None = None
 
 
 class Meter:
     """One worker's slice of one counter."""
 
-    __slots__ = ("free", "left", "limit", "minute", "used_at")
+    __slots__ = (
+        "borrowing",
+        "dry",
+        "ends",
+        "epoch",
+        "free",
+        "lag",
+        "left",
+        "limit",
+        "minute",
+        "name",
+        "recalled_at",
+        "used_at",
+    )
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.minute = -1
-        self.left = 0  # may turn negative when tokens were underestimated
+    def __init__(self, name: str, limit: int) -> None:
+        self.name, self.limit = name, limit
+        self.borrowing = asyncio.Lock()  # one by one: each may be served from the slice the one before it was given
+        self.epoch = 0  # grows with each minute: what was taken in one minute is not given back in another
+        self.minute = -1  # as Valkey counts them; -1: the slice is not Valkey's
+        self.ends = 0.0  # monotonic seconds
+        self.left = 0  # negative when tokens were underestimated
         self.free = limit  # in the counter after the last loan
+        self.dry = False  # nothing may be kept: others would be refused for want of it
+        self.recalled_at = 0.0
+        self.lag = 0.0  # seconds by which `ends` may be early
         self.used_at = 0.0
 
-    def remaining(self) -> int:
-        if self.minute != int(time.time() // 60):
+    def turn(self, window: float) -> None:
+        """A new minute, when the one of the slice is over."""
+        if time.monotonic() >= self.ends:
+            self._begin(-1, time.monotonic() + window - time.time() % window)
+
+    def take_loan(self, loan: Loan, began: float) -> None:
+        if loan.minute != self.minute:
+            self._begin(loan.minute, loan.ends)
+        self.ends, self.lag, self.free = loan.ends, loan.took, loan.free
+        self.dry = loan.dry or self.recalled_at >= began
+        self.left += loan.granted
+
+    def _begin(self, minute: int, ends: float) -> None:
+        self.minute, self.ends, self.left, self.free = minute, ends, min(0, self.left), self.limit
+        self.epoch += 1
+        self.dry = False
+
+    def remaining(self, coming: int = 0) -> int:
+        """Units, with those that are about to be given back (or owed, when negative), as far as this worker knows:
+        others may have borrowed since its last loan."""
+        if time.monotonic() >= self.ends:
             return self.limit
-        return max(0, min(self.limit, self.free + self.left))
+        return max(0, min(self.limit, self.free + self.left + coming))
 
-
-class Taken(msgspec.Struct):
-    """What one request took: to be corrected and given back."""
-
-    meters: list[tuple[Meter, int]] = msgspec.field(default_factory=list)
-    tokens: list[tuple[Meter, int]] = msgspec.field(default_factory=list)
-    slots: list[Slots] = msgspec.field(default_factory=list)
-    requests_meter: Meter | None = None
-    tokens_meter: Meter | None = None
+    def resets_in(self, window: float = MINUTE) -> float:
+        """Seconds until the minute is over."""
+        left = self.ends - time.monotonic()
+        return left if left > 0 else window - time.time() % window
 
 
 class Slots:
     """One worker's parallel slots of one scope."""
 
-    __slots__ = ("busy", "held", "key", "leasing", "limit")
+    __slots__ = ("busy", "dry", "ends", "held", "leasing", "limit", "name", "recalled_at")
 
-    def __init__(self, key: str, limit: int) -> None:
-        self.key, self.limit = key, limit
+    def __init__(self, name: str, limit: int) -> None:
+        self.name, self.limit = name, limit
         self.leasing = asyncio.Lock()
         self.busy = 0
         self.held = 0
+        self.ends = 0.0  # monotonic seconds: until then the held slots are ours
+        self.dry = False
+        self.recalled_at = 0.0
+
+    def open(self) -> bool:
+        return self.busy < min(self.held, self.limit) and time.monotonic() < self.ends
+
+
+class Taken(msgspec.Struct):
+    """What one request took, to be corrected and given back: (meter, units, epoch)."""
+
+    requests: list[tuple[Meter, int, int]] = msgspec.field(default_factory=list)
+    tokens: list[tuple[Meter, int, int]] = msgspec.field(default_factory=list)
+    slots: list[Slots] = msgspec.field(default_factory=list)
 
 
 class RateLimits:
-    """Used by the event loop's thread only."""
+    """Used by the event loop's thread only. `window` is the length of a minute in seconds."""
 
-    def __init__(self, valkey: Redis, worker: str) -> None:
-        self._valkey, self._worker = valkey, worker
+    def __init__(self, valkey: Redis, worker: str, window: float = MINUTE) -> None:
+        self.window = window
+        self._counters = Counters(valkey, worker, window, self._recalled)
         self._meters: dict[str, Meter] = {}
         self._slots: dict[str, Slots] = {}
-        self._borrow = valkey.register_script(_BORROW)
-        self._lease = valkey.register_script(_SLOTS)
-        self._reachable = True
-        self._asked_again = 0.0  # monotonic seconds: an engine that hangs is not asked for every request
+        self._returning: dict[Meter | Slots, None] = {}
+        self._returner: asyncio.Task[None] | None = None
+
+    async def close(self) -> None:
+        """Gives everything idle back. What is busy comes back by its expiry."""
+        items: list[Meter | Slots] = [*self._meters.values(), *self._slots.values()]
+        for item in items:
+            await self._return(item)
+        await self._counters.close()
 
     async def admit(self, scopes: Sequence[RateScope], tokens: int) -> Taken | OverLimit:
         """Takes one request and `tokens` from every scope, or nothing at all."""
         taken = Taken()
-        refused: OverLimit | None = None
         whole = False
         try:
             for scope in scopes:
@@ -129,28 +155,26 @@ class RateLimits:
             whole = True
         finally:  # refused, or cancelled because the client left
             if not whole:
-                for meter, count in taken.meters + taken.tokens:
-                    meter.left += count
+                for drawn in taken.requests + taken.tokens:
+                    self._put_back(*drawn)
                 self.release(taken, None)
         return taken
 
     async def _take(self, scope: RateScope, tokens: int, taken: Taken) -> OverLimit | None:
         if scope.rpm is not None:
-            meter = await self._draw(f"rpm:{scope.id}", scope.rpm, 1)
-            if meter is None:
-                return OverLimit(scope, "requests", scope.rpm, _until_next_minute())
-            taken.meters.append((meter, 1))
-            taken.requests_meter = _tighter(taken.requests_meter, meter)
+            meter = self._meter(f"rpm:{scope.id}", scope.rpm)
+            if not await self._draw(meter, 1):
+                return OverLimit(scope, "requests", scope.rpm, self._retry_after(meter, 1), meter)
+            taken.requests.append((meter, 1, meter.epoch))
         if scope.tpm is not None:
-            meter = await self._draw(f"tpm:{scope.id}", scope.tpm, tokens)
-            if meter is None:
-                return OverLimit(scope, "tokens", scope.tpm, _until_next_minute())
-            taken.tokens.append((meter, tokens))
-            taken.tokens_meter = _tighter(taken.tokens_meter, meter)
+            meter = self._meter(f"tpm:{scope.id}", scope.tpm)
+            if not await self._draw(meter, tokens):
+                return OverLimit(scope, "tokens", scope.tpm, self._retry_after(meter, tokens), meter)
+            taken.tokens.append((meter, tokens, meter.epoch))
         if scope.max_parallel is not None:
-            slots = await self._slot(f"par:{scope.id}", scope.max_parallel)
+            slots = await self._slot(f"{PARALLEL}{scope.id}", scope.max_parallel)
             if slots is None:
-                return OverLimit(scope, "parallel requests", scope.max_parallel, 1.0)
+                return OverLimit(scope, "parallel requests", scope.max_parallel, 1.0 if scope.max_parallel else None)
             taken.slots.append(slots)
         return None
 
@@ -158,113 +182,205 @@ class RateLimits:
         """The request ended; `tokens` is what it really used, None when it was not admitted."""
         for slots in taken.slots:
             slots.busy -= 1
+            if slots.dry:
+                self._return_soon(slots)
         taken.slots = []
         if tokens is not None:
-            for meter, estimate in taken.tokens:
-                meter.left += estimate - tokens
+            for meter, estimate, epoch in taken.tokens:
+                self._put_back(meter, estimate - tokens, epoch)
             taken.tokens = []
 
-    async def _draw(self, name: str, limit: int, count: int) -> Meter | None:
-        """Takes `count` from the slice, borrowing more when it is too small. None: the limit is reached."""
+    # --- minutes
+
+    def _meter(self, name: str, limit: int) -> Meter:
         meter = self._meters.get(name)
-        if meter is None or meter.limit != limit:
-            meter = self._meters[name] = Meter(limit)
-        at = time.time()
-        minute = int(at // 60)
-        if meter.minute != minute:
-            meter.minute, meter.left, meter.free = minute, min(0, meter.left), limit
-        meter.used_at = at
-        if meter.left < count:
-            granted = await self._loan(f"{name}:{minute}", count - meter.left, meter)
-            if meter.minute != minute:
-                return await self._draw(name, limit, count)
-            meter.left += granted
-        if meter.left < count:
-            return None
-        meter.left -= count
+        if meter is None:
+            meter = self._meters[name] = Meter(name, limit)
+        elif meter.limit != limit:
+            meter.limit = limit
+            self._give_up(meter)  # borrowed under another limit
         return meter
 
-    async def _loan(self, key: str, needed: int, meter: Meter) -> int:
-        try:
-            self._check_away()
-            granted, free = await self._borrow(keys=[f"conduit:{key}"], args=[needed, meter.limit])
-        except (RedisError, OSError, TimeoutError) as error:
-            self._away(error)
-            granted = min(meter.free, max(needed, 1))
-            free = meter.free - granted
-        else:
-            self._reachable = True
-        meter.free = int(free)
-        return int(granted)
+    def _give_up(self, meter: Meter) -> None:
+        meter.dry = True
+        self._return_soon(meter)
 
-    async def _slot(self, key: str, limit: int) -> Slots | None:
-        slots = self._slots.get(key)
-        if slots is None or slots.limit != limit:
-            slots = self._slots[key] = Slots(key, limit)
-        if slots.busy >= slots.held:
-            async with slots.leasing:  # one by one: each must see what the one before it was given
-                if slots.busy >= slots.held:
-                    await self._lease_slots(slots, slots.busy + max(1, limit // 16))
-                if slots.busy >= slots.held:
-                    return None
+    async def _draw(self, meter: Meter, count: int) -> bool:
+        """Takes `count` from the slice, borrowing more when it is too small. False: the limit is reached."""
+        meter.turn(self.window)
+        meter.used_at = time.monotonic()
+        if self._fits(meter, count):
+            meter.left -= count
+            return True
+        async with meter.borrowing:
+            pause = POLL_FIRST
+            while True:
+                meter.turn(self.window)
+                if self._fits(meter, count):
+                    meter.left -= count
+                    return True
+                loan = asyncio.ensure_future(self._loan(meter, count))
+                try:
+                    again = await asyncio.shield(loan)
+                except asyncio.CancelledError:  # the client left; what is granted meanwhile is not lost
+                    loan.add_done_callback(lambda done: self._undo(meter, count, done))
+                    raise
+                if again is None:
+                    return True
+                if not again:
+                    return False
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, POLL_LAST)
+
+    def _fits(self, meter: Meter, count: int) -> bool:
+        return meter.left >= count and not (self._returning and meter in self._returning)
+
+    async def _loan(self, meter: Meter, count: int) -> bool | None:
+        """None when `count` was borrowed and taken; else whether to ask again shortly."""
+        began = time.monotonic()
+        back, meter.left = meter.left, 0
+        try:
+            loan = await self._counters.borrow(meter.name, count, meter.limit, back=back, minute=meter.minute)
+        except CountersAway:
+            meter.free = min(meter.free + back, meter.limit)
+            if meter.free < count:
+                return False
+            meter.free -= count
+            return None
+        meter.take_loan(loan, began)
+        if not loan.granted and count:
+            return loan.wait
+        meter.left -= count
+        if meter.dry and meter.left > 0:
+            self._return_soon(meter)
+        return None
+
+    def _undo(self, meter: Meter, count: int, loan: asyncio.Future[bool | None]) -> None:
+        if not loan.cancelled() and loan.exception() is None and loan.result() is None:
+            self._put_back(meter, count, meter.epoch)
+
+    def _put_back(self, meter: Meter, count: int, epoch: int) -> None:
+        """Into the slice; what was taken in another minute is not given to this one. Negative: charged to this one."""
+        meter.turn(self.window)
+        if count > 0 and epoch != meter.epoch:
+            return
+        meter.left += count
+        if meter.left < 0 or (meter.dry and meter.left > 0):
+            self._return_soon(meter)
+
+    def _retry_after(self, meter: Meter, count: int) -> float | None:
+        """Seconds after which `count` fits, if nobody else comes: tokens that are owed take minutes to pay off."""
+        if count > meter.limit:
+            return None
+        minutes = max(1, math.ceil((meter.limit - meter.free + count) / meter.limit) - 1) if meter.limit else 1
+        return meter.resets_in(self.window) + (minutes - 1) * self.window + meter.lag + RETRY_MARGIN
+
+    # --- parallel requests
+
+    async def _slot(self, name: str, limit: int) -> Slots | None:
+        slots = self._slots.get(name)
+        if slots is None:
+            slots = self._slots[name] = Slots(name, limit)
+        slots.limit = limit
+        if not slots.open():
+            async with slots.leasing:
+                pause = POLL_FIRST
+                while not slots.open():
+                    again = await self._lease(slots, slots.busy + 1, slots.busy + max(1, limit // 16))
+                    if slots.open():
+                        break
+                    if not again:
+                        return None
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, POLL_LAST)
                 slots.busy += 1
                 return slots
         slots.busy += 1
         return slots
 
-    async def _lease_slots(self, slots: Slots, wanted: int) -> None:
-        args: list[Any] = [self._worker, wanted, slots.limit, int(time.time()), SLOT_SECONDS]
+    async def _lease(self, slots: Slots, needed: int, wanted: int, answering: str = "0") -> bool:
+        """Whether it is worth while to ask again shortly."""
+        began = time.monotonic()
+        again = False
+        slots.held = min(slots.held, needed)  # at least these stay ours while the answer is on its way
         try:
-            self._check_away()
-            slots.held = int(await self._lease(keys=[f"conduit:{slots.key}"], args=args))
-        except (RedisError, OSError, TimeoutError) as error:
-            self._away(error)
-            slots.held = slots.limit
-        else:
-            self._reachable = True
+            slots.held, slots.dry, again = await self._counters.lease(
+                slots.name, needed, wanted, slots.limit, answering
+            )
+        except CountersAway:
+            slots.held, slots.dry = slots.limit, False
+        slots.ends = began + SLOT_SECONDS
+        if slots.recalled_at >= began and slots.held > needed:  # lent before the recall, and heard of after it
+            slots.dry = True
+            self._return_soon(slots)
+        return again
 
-    def _check_away(self) -> None:
-        """Raises TimeoutError for AWAY_SECONDS after a failure, but for the one request that tries again."""
-        if not self._reachable and time.monotonic() < self._asked_again:
-            raise TimeoutError
-        self._asked_again = time.monotonic() + AWAY_SECONDS
+    # --- giving back
 
-    def _away(self, error: Exception) -> None:
-        if self._reachable:
-            log.warning("valkey_away", reason=str(error) or type(error).__name__)
-        self._reachable = False
+    async def _recalled(self, name: str, number: str) -> None:
+        """Somebody would be refused for want of what we hold."""
+        meter, slots = self._meters.get(name), self._slots.get(name)
+        try:
+            if slots is not None:
+                slots.dry, slots.recalled_at = True, time.monotonic()
+                if slots.leasing.locked():  # somebody here wants a slot: there is none to spare
+                    await self._counters.answer(name, number)
+                else:
+                    async with slots.leasing:
+                        await self._lease(slots, slots.busy, slots.busy, number)
+            elif meter is not None:
+                back = 0
+                meter.turn(self.window)
+                meter.dry, meter.recalled_at = True, time.monotonic()
+                if meter.left > 0:
+                    back, meter.left = meter.left, 0
+                    meter.free += back
+                minute = meter.minute
+                await self._counters.give(name, meter.limit, back=back, minute=minute, answering=number)
+            else:
+                await self._counters.answer(name, number)
+        except CountersAway:
+            return  # the tick gives it back
+
+    def _return_soon(self, item: Meter | Slots) -> None:
+        self._returning[item] = None
+        if self._returner is None or self._returner.done():
+            self._returner = asyncio.get_running_loop().create_task(self._return_all(), name="rate returns")
+
+    async def _return_all(self) -> None:
+        while self._returning:
+            item = next(iter(self._returning))
+            del self._returning[item]
+            await self._return(item)
+
+    async def _return(self, item: Meter | Slots) -> None:
+        if isinstance(item, Slots):
+            async with item.leasing:
+                if item.held > item.busy:
+                    await self._lease(item, item.busy, item.busy)
+            return
+        item.turn(self.window)
+        back, item.left = item.left, 0
+        if back == 0:
+            return
+        item.free += back
+        try:
+            await self._counters.give(item.name, item.limit, back=back, minute=item.minute)
+        except CountersAway:
+            item.left += back  # the next tick tries again
+            item.free -= back
 
     async def tick(self) -> None:
         """Each second: gives idle slices back, keeps the leases of busy slots alive, drops what nobody uses."""
-        at = time.time()
-        minute = int(at // 60)
+        at = time.monotonic()
         for name, meter in list(self._meters.items()):
-            if meter.minute == minute and meter.left > 0 and at - meter.used_at > 1.0:
-                back, meter.left = meter.left, 0
-                meter.free += back
-                try:
-                    self._check_away()
-                    await self._valkey.decrby(f"conduit:{name}:{minute}", back)
-                except (RedisError, OSError, TimeoutError) as error:
-                    self._away(error)
-            elif meter.minute < minute - 1:
+            if meter.left < 0 or (meter.left > 0 and at - meter.used_at > IDLE_SECONDS):
+                await self._return(meter)
+            elif at > meter.ends + self.window and not meter.borrowing.locked():
                 del self._meters[name]
-        for key, slots in list(self._slots.items()):
+        for name, slots in list(self._slots.items()):
             if slots.held or slots.busy:
                 async with slots.leasing:
-                    await self._lease_slots(slots, slots.busy)
-            else:
-                del self._slots[key]
-
-
-def _tighter(left: Meter | None, right: Meter) -> Meter:
-    return right if left is None or right.remaining() < left.remaining() else left
-
-
-def _until_next_minute() -> float:
-    return max(1.0, math.ceil(60 - time.time() % 60))
-
-
-def seconds_to_reset() -> int:
-    """Until the minute that runs now is over."""
-    return int(_until_next_minute())
+                    await self._lease(slots, slots.busy, slots.busy)
+            elif not slots.leasing.locked():
+                del self._slots[name]

@@ -1,7 +1,7 @@
 """Credentials: adding (verified by a real call before anything is saved), checking, changing and removing them.
 
     parse_fields(kind, secret=…, fields=…)          what a caller gave, as the kind's fields
-    add_credential(provider, actor=…, name=…, fields=…, weight=, account=, expires_at=, verify=)
+    add_credential(provider, actor=…, name=…, fields=…, weight=, account=, expires_at=, rpm=, …, verify=)
     update_credential   verify   delete_credential   verify_all   list_models
     active(credential)  hint(credential)  readable(credential)  health(credential)
 
@@ -28,12 +28,12 @@ from conduit.core.secret import Secret
 from providers import vault
 from providers.adapters.registry import ProviderKind
 from providers.models import Credential, CredentialVersion, Provider, Route, VersionState
-from providers.providers import field, kind_of, locked
+from providers.providers import LIMITS, apply_limits, field, kind_of, locked
 from providers.verification import VerificationFailed, Verified, check
 
 MAX_SECRET = 16_384
 MAX_WEIGHT = 10_000
-CHANGEABLE = ("name", "weight", "account", "expires_at", "enabled")
+CHANGEABLE = ("name", "weight", "account", "expires_at", "enabled", *LIMITS)
 
 
 class Settings(TypedDict, total=False):
@@ -45,6 +45,9 @@ class Settings(TypedDict, total=False):
     weight: int
     account: str
     expires_at: datetime | None
+    rpm: int | None
+    tpm: int | None
+    max_parallel: int | None
     verify: bool
     proven: datetime | None
 
@@ -377,6 +380,7 @@ def _apply(credential: Credential, given: Mapping[str, Any]) -> None:
         credential.enabled = bool(given["enabled"])
     if "expires_at" in given:
         credential.expires_at = _expiry(given["expires_at"])
+    apply_limits(credential, given)
 
 
 def _expiry(value: datetime | None) -> datetime | None:

@@ -26,12 +26,13 @@ from conduit.core.errors import Conflict, InvalidInput, NameTaken, NotFound
 from conduit.core.fields import nearest, parse_choice, parse_text, parse_whole
 from providers import egress
 from providers.adapters.registry import KINDS, ProviderKind
-from providers.models import Provider
+from providers.models import Credential, Provider
 
 OWNER = "provider"  # the kind of owner that a provider is for its budgets
 SANDBOX = "sandbox"  # the one kind whose address Conduit itself gives out
 LIMITS = ("rpm", "tpm", "max_parallel")
 MAX_LIMIT = 10**12
+PARALLEL_MAX = 2**31 - 1
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}", re.ASCII)
 _PATH = re.compile(r"/[A-Za-z0-9._~/{}:@-]{0,200}", re.ASCII)
 # Framing and addressing are ours; what carries a secret belongs into a credential, where it is encrypted.
@@ -227,11 +228,16 @@ def _apply(provider: Provider, row: ProviderKind, given: Mapping[str, Any]) -> N
         provider.options = parse_options(row, given["options"])
     if "enabled" in given:
         provider.enabled = bool(given["enabled"])
+    apply_limits(provider, given)
+
+
+def apply_limits(row: Provider | Credential, given: Mapping[str, Any]) -> None:
+    """Sets the rate limits that are given. Raises InvalidInput naming the field."""
     for name in LIMITS:
         if name in given:
-            high = 2**31 - 1 if name == "max_parallel" else MAX_LIMIT
+            high = PARALLEL_MAX if name == "max_parallel" else MAX_LIMIT
             value = given[name]
-            setattr(provider, name, None if value is None else field(name, parse_whole, value, 1, high))
+            setattr(row, name, None if value is None else field(name, parse_whole, value, 1, high))
 
 
 def _base_url(row: ProviderKind, value: object) -> str:

@@ -18,7 +18,7 @@ from conduit.core.errors import InvalidInput
 from providers import catalogue_overrides, credentials, routes
 from providers.adapters.registry import KINDS, ProviderKind
 from providers.models import CatalogueModel, Credential, CredentialVersion, Provider, Route
-from providers.providers import MAX_LIMIT, OWNER
+from providers.providers import LIMITS, MAX_LIMIT, OWNER, PARALLEL_MAX
 
 # --- inputs --------------------------------------------------------------------------------------------------------
 
@@ -59,15 +59,18 @@ class Targets(Parsed):
         return value
 
 
-class ProviderChanges(Strict):
+class LimitFields(Strict):
+    rpm = WholeNumber(low=1, high=MAX_LIMIT, required=False, allow_null=True)
+    tpm = WholeNumber(low=1, high=MAX_LIMIT, required=False, allow_null=True)
+    max_parallel = WholeNumber(low=1, high=PARALLEL_MAX, required=False, allow_null=True)
+
+
+class ProviderChanges(LimitFields):
     name = Text(longest=120, shortest=1)
     base_url = Text(longest=500, required=False)
     region = Text(longest=64, required=False)
     options = PlainObject(required=False)
     enabled = Flag(required=False)
-    rpm = WholeNumber(low=1, high=MAX_LIMIT, required=False, allow_null=True)
-    tpm = WholeNumber(low=1, high=MAX_LIMIT, required=False, allow_null=True)
-    max_parallel = WholeNumber(low=1, high=2**31 - 1, required=False, allow_null=True)
     budgets = BudgetsField(required=False)
 
 
@@ -75,7 +78,7 @@ class ProviderInput(ProviderChanges):
     kind = Choice(choices=list(KINDS))
 
 
-class CredentialChanges(Strict):
+class CredentialChanges(LimitFields):
     name = Text(longest=120, shortest=1)
     weight = WholeNumber(low=0, high=credentials.MAX_WEIGHT, required=False)
     account = Text(longest=120, required=False)
@@ -83,7 +86,7 @@ class CredentialChanges(Strict):
     enabled = Flag(required=False)
 
 
-class CredentialInput(Strict):
+class CredentialInput(LimitFields):
     name = Text(longest=120, shortest=1)
     secret = SecretText(required=False)
     fields = PlainObject(required=False)  # type: ignore[assignment]  # the contract's name
@@ -258,6 +261,9 @@ class CredentialOutput(serializers.Serializer[Any]):
     weight = serializers.IntegerField()
     account = serializers.CharField()
     enabled = serializers.BooleanField()
+    rpm = serializers.IntegerField(allow_null=True)
+    tpm = serializers.IntegerField(allow_null=True)
+    max_parallel = serializers.IntegerField(allow_null=True)
     expires_at = serializers.DateTimeField(allow_null=True)
     last_verified_at = serializers.DateTimeField(allow_null=True)
     last_used_at = serializers.DateTimeField(allow_null=True)
@@ -282,6 +288,7 @@ def credential_body(row: Credential) -> dict[str, Any]:
         "weight": row.weight,
         "account": row.account,
         "enabled": row.enabled,
+        **{name: getattr(row, name) for name in LIMITS},
         **{name: rfc3339(at) if at else None for name, at in times.items()},
         "last_error": row.last_error,
         "created_at": rfc3339(row.created_at),

@@ -27,6 +27,14 @@ _CLIENT_HEADERS = {
 }
 
 
+class Limits(msgspec.Struct, frozen=True):
+    """Rate limits of a provider or credential; None means no limit of its own."""
+
+    rpm: int | None
+    tpm: int | None
+    max_parallel: int | None
+
+
 class CredentialEntry(msgspec.Struct, frozen=True):
     """A usable credential. `secrets` holds plain text: it never leaves the process but to the provider."""
 
@@ -36,6 +44,7 @@ class CredentialEntry(msgspec.Struct, frozen=True):
     secrets: Mapping[str, str]
     weight: int
     account: str
+    limits: Limits | None = None
 
     def __repr__(self) -> str:
         return f"CredentialEntry({self.name!r} v{self.version})"
@@ -57,6 +66,7 @@ class ProviderEntry(msgspec.Struct, frozen=True, kw_only=True):
     client_headers: Mapping[bytes, str]  # client header (or prefix ending in "-") to the option that carries it
     credentials: tuple[CredentialEntry, ...]
     unreadable: tuple[str, ...]  # names of credentials that the key ring cannot open
+    limits: Limits | None = None
 
 
 class TargetEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,6 +151,7 @@ def load() -> Routing:
             client_headers=_CLIENT_HEADERS[row.kind],
             credentials=tuple(usable),
             unreadable=tuple(unreadable),
+            limits=_limits(row),
         )
     routes: dict[str, RouteEntry] = {}
     for route in Route.objects.filter(enabled=True).prefetch_related("targets"):
@@ -157,6 +168,11 @@ def load() -> Routing:
             created=int(route.created_at.timestamp()),
         )
     return Routing(MappingProxyType(routes), MappingProxyType(entries), found)
+
+
+def _limits(row: Provider | Credential) -> Limits | None:
+    found = Limits(row.rpm, row.tpm, row.max_parallel)
+    return None if found == Limits(None, None, None) else found
 
 
 def base_url(provider: Provider) -> str:
@@ -193,7 +209,13 @@ def _open_credentials() -> dict[UUID, tuple[list[CredentialEntry], list[str]]]:
         plain = MappingProxyType({name: secret.reveal() for name, secret in fields.items()})
         usable.append(
             CredentialEntry(
-                credential.id, credential.name, version.number, plain, credential.weight, credential.account
+                credential.id,
+                credential.name,
+                version.number,
+                plain,
+                credential.weight,
+                credential.account,
+                _limits(credential),
             )
         )
     return found

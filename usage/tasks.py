@@ -11,7 +11,7 @@ from celery import shared_task
 from django.conf import settings
 
 from conduit.core import clock
-from conduit.core.models import IdempotentReply
+from conduit.core.models import IdempotentCall, IdempotentReply
 from usage import partitions, price_sync, representations
 from usage.verification import verify
 
@@ -51,6 +51,7 @@ def verify_ledger() -> None:
 @shared_task(name="usage.tasks.drop_old_replies")  # type: ignore[untyped-decorator]  # Celery has no types
 def drop_old_replies() -> None:
     """Idempotency-Key holds for a day."""
-    dropped, _ = IdempotentReply.objects.filter(created_at__lt=clock.now() - REPLIES_KEPT).delete()
+    before = clock.now() - REPLIES_KEPT
+    dropped = sum(rows.objects.filter(created_at__lt=before).delete()[0] for rows in (IdempotentReply, IdempotentCall))
     if dropped:
         logger.info("%d idempotent replies dropped", dropped)

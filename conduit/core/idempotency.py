@@ -28,6 +28,7 @@ from conduit.core.problems import Unprocessable
 HEADER = "Idempotency-Key"
 PURPOSE = "replies"
 KEPT = timedelta(hours=24)
+KEY_RULE = "Must have 1 to 255 printable ASCII characters."
 _KEY = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?", re.ASCII)
 
 
@@ -38,11 +39,11 @@ def once(request: Request, act: Callable[[], Response]) -> Response:
     was used with another body or path. An exception of `act` undoes everything, and the key is free again.
     """
     key = request.headers[HEADER]
-    if not _KEY.fullmatch(key):
-        raise InvalidInput(HEADER, "Must have 1 to 255 printable ASCII characters.", "invalid_header")
+    if not valid_key(key):
+        raise InvalidInput(HEADER, KEY_RULE, "invalid_header")
     actor = actor_of(request).reference
     version, secret = keyring.purpose_key(PURPOSE)
-    digest = _digest(secret, request)
+    asked = _digest(secret, request)
     with transaction.atomic():
         if not _lock(keyring.context(actor, key)):
             raise Conflict("The first request with this Idempotency-Key is still under way.")
@@ -51,20 +52,39 @@ def once(request: Request, act: Callable[[], Response]) -> Response:
         if row is None:
             response = act()
             if response.status_code < 400:
-                fresh = IdempotentReply(actor=actor, key=key, path=request.path, body_digest=digest)
+                fresh = IdempotentReply(actor=actor, key=key, path=request.path, body_digest=asked)
                 fresh.status = response.status_code
                 fresh.reply = _sealed(fresh, version, secret, response)
                 fresh.save(force_insert=True)
             return response
-        if row.path != request.path or not hmac.compare_digest(bytes(row.body_digest), digest):
+        if row.path != request.path or not hmac.compare_digest(bytes(row.body_digest), asked):
             raise Unprocessable("This Idempotency-Key was used before with another request.")
         return _opened(row)
 
 
+def valid_key(text: str) -> bool:
+    return _KEY.fullmatch(text) is not None
+
+
+def digest(secret: bytes, *parts: str | int | bytes) -> bytes:
+    """Keyed: a plain hash of a body could be tried against guesses of what it held."""
+    return hmac.new(secret, keyring.context(*parts), hashlib.sha256).digest()
+
+
+def seal_reply(version: int, secret: bytes, plain: bytes, context: bytes) -> bytes:
+    """An answer as it is stored: the version of the key before it, so that older ones open after a change of keys."""
+    return version.to_bytes(4, "big") + keyring.seal(secret, plain, context)
+
+
+def open_reply(stored: bytes, context: bytes) -> bytes:
+    """The inverse of `seal_reply`. Raises KeyRingError."""
+    _, secret = keyring.purpose_key(PURPOSE, int.from_bytes(stored[:4], "big"))
+    return keyring.open_sealed(secret, stored[4:], context)
+
+
 def _digest(secret: bytes, request: Request) -> bytes:
-    # Keyed: a plain hash of a body could be tried against guesses of what it held.
     body = json.dumps(request.data, sort_keys=True, separators=(",", ":"))
-    return hmac.new(secret, keyring.context("body", request.path, body), hashlib.sha256).digest()
+    return digest(secret, "body", request.path, body)
 
 
 def _lock(name: bytes) -> bool:
@@ -82,12 +102,10 @@ def _sealed(row: IdempotentReply, version: int, secret: bytes, response: Respons
     headers = {name: value for name, value in response.items() if name in ("ETag", "Location")}
     body = JSONRenderer().render(response.data).decode() if response.data is not None else ""
     plain = json.dumps({"headers": headers, "body": body}).encode()
-    return version.to_bytes(4, "big") + keyring.seal(secret, plain, _context(row))
+    return seal_reply(version, secret, plain, _context(row))
 
 
 def _opened(row: IdempotentReply) -> Response:
-    stored = bytes(row.reply or b"")
-    _, secret = keyring.purpose_key(PURPOSE, int.from_bytes(stored[:4], "big"))
-    plain = json.loads(keyring.open_sealed(secret, stored[4:], _context(row)))
+    plain = json.loads(open_reply(bytes(row.reply or b""), _context(row)))
     body = json.loads(plain["body"]) if plain["body"] else None
     return Response(body, status=row.status, headers={**plain["headers"], "Idempotent-Replayed": "true"})

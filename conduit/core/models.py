@@ -1,4 +1,4 @@
-"""Tables of the kernel: the epoch that workers poll, the audit log, wrapped purpose keys, idempotent replies."""
+"""Tables of the kernel: the epoch that workers poll, the audit log, purpose keys, idempotent replies and calls."""
 
 from __future__ import annotations
 
@@ -78,3 +78,25 @@ class IdempotentReply(models.Model):
 
     def __str__(self) -> str:
         return self.key
+
+
+class IdempotentCall(models.Model):
+    """A proxied request that carried `idempotency-key`: one row for each key of each virtual key, by digest.
+
+    While `status` is null the request is under way, and `run` names who makes it; its worker moves `alive_until` on,
+    so that the row of a worker that died can be taken over.
+    """
+
+    scope = models.BinaryField(primary_key=True, help_text="digest of the virtual key's id and the idempotency key")
+    request = models.BinaryField(help_text="digest of what was asked: path and body")
+    run = models.UUIDField()
+    alive_until = models.DateTimeField()
+    status = models.SmallIntegerField(null=True)
+    reply = models.BinaryField(null=True, help_text="headers and body, sealed")
+    created_at = models.DateTimeField()
+
+    class Meta:
+        indexes = [models.Index(fields=["created_at"], name="idempotent_call_age")]
+
+    def __str__(self) -> str:
+        return bytes(self.scope).hex()[:12]

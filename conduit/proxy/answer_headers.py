@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from conduit.core import clock
 from conduit.core.money import format_usd
 from conduit.proxy.call import Call, Headers
-from keys.limits import Meter, seconds_to_reset
+from keys.limits import Meter
 from providers.adapters.types import Dialect
 
 if TYPE_CHECKING:
@@ -31,12 +32,33 @@ def of_attempt(gateway: Gateway, call: Call, candidate: Candidate, attempt: Atte
         headers.append((b"x-conduit-cost-usd", format_usd(attempt.cost.nanos).encode()))
     if call.dropped:
         headers.append((b"x-conduit-dropped-params", plain(",".join(call.dropped))))
-    return headers + call.limit_headers + _of_budgets(gateway, call)
+    return headers + of_limits(call) + _of_budgets(gateway, call)
 
 
-def of_limit(call: Call, what: bytes, meter: Meter) -> Headers:
+def of_limits(call: Call) -> Headers:
+    """Of the tightest limit of requests and of tokens. Tokens already count as used once the answer is metered."""
+    taken, over = call.taken, call.over
+    if over is not None and over.meter is not None:
+        return _of_limit(call, over.what.encode(), over.meter, over.meter.remaining())
+    if taken is None:
+        return []
+    headers: Headers = []
+    metered = call.tokens if call.ended else None
+    for what, drawn in ((b"requests", taken.requests), (b"tokens", taken.tokens)):
+        shown = [
+            (meter.remaining(units - metered if what == b"tokens" and metered is not None else 0), meter)
+            for meter, units, _ in drawn
+        ]
+        if shown:
+            left, meter = min(shown, key=lambda pair: pair[0])
+            headers += _of_limit(call, what, meter, left)
+    return headers
+
+
+def _of_limit(call: Call, what: bytes, meter: Meter, remaining: int) -> Headers:
     """`x-ratelimit-*`, and Anthropic's own names for its dialect, whose reset is an instant."""
-    limit, left, seconds = str(meter.limit).encode(), str(meter.remaining()).encode(), seconds_to_reset()
+    seconds = math.ceil(meter.resets_in())
+    limit, left = str(meter.limit).encode(), str(remaining).encode()
     headers = [
         (b"x-ratelimit-limit-" + what, limit),
         (b"x-ratelimit-remaining-" + what, left),

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from conduit.proxy.dialects.base import DialectModule, Inbound
 from conduit.proxy.paths import Path
 from keys.entries import BudgetEntry, KeyEntry, RateScope
-from keys.limits import Taken
+from keys.limits import OverLimit, Taken
+
+if TYPE_CHECKING:
+    from conduit.proxy.rate_gate import AttemptTaken
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -36,6 +39,10 @@ class Call(Incoming, kw_only=True):
     budgets: tuple[BudgetEntry, ...] = ()
     rates: tuple[RateScope, ...] = ()
     taken: Taken | None = None
+    attempt_taken: AttemptTaken | None = None  # of the attempt under way
+    over: OverLimit | None = None  # the caller's own limit that refused it
+    limited: bool = False  # a candidate was at its own limit, and this is when the first is open again (seconds):
+    retry_after: float | None = None
     tokens: int = 0  # really used, of all attempts
     customer: str = ""
     tags: list[str] = msgspec.field(default_factory=list)
@@ -45,7 +52,7 @@ class Call(Incoming, kw_only=True):
     ended: bool = False  # a final row was written
     upstream: float = 0.0
     timeout: float | None = None  # seconds, from x-conduit-timeout
-    limit_headers: Headers = msgspec.field(default_factory=list)
+    broken: bool = False  # a stream that ended with an error event
 
     def overhead_us(self) -> int:
         """Microseconds since the first byte that were not spent waiting for a provider."""

@@ -11,7 +11,12 @@ from providers import errors as upstream
 
 
 class ApiError(ConduitError):
-    """`param` names the request's field. `headers` go on the answer (`retry-after`, `x-should-retry`)."""
+    """`param` names the request's field. `headers` go on the answer (`retry-after`, `x-should-retry`).
+
+    `elsewhere`: another candidate of the route may do what this one was refused.
+    """
+
+    elsewhere = False
 
     def __init__(
         self,
@@ -75,18 +80,52 @@ def too_large(limit: int) -> ApiError:
     )
 
 
-def rate_limited(message: str, retry_after: float) -> ApiError:
-    return ApiError(429, "rate_limit_error", "rate_limit_exceeded", message, retry_after=retry_after)
+def rate_limited(message: str, retry_after: float | None) -> ApiError:
+    """`retry_after` None: waiting does not help."""
+    error = ApiError(429, "rate_limit_error", "rate_limit_exceeded", message, retry_after=retry_after)
+    if retry_after is None:
+        error.headers["x-should-retry"] = "false"
+    return error
+
+
+def candidates_limited(route: str, retry_after: float | None) -> ApiError:
+    """Every candidate is at the limit that an operator set for its provider or credential. None: it never fits."""
+    message = f"Every provider of the route {route!r} is at its rate limit."
+    error = ApiError(429, "rate_limit_error", "upstream_rate_limited", message, retry_after=retry_after)
+    if retry_after is None:
+        error.headers["x-should-retry"] = "false"
+    return error
 
 
 def budget_exceeded(message: str) -> ApiError:
     error = ApiError(429, "insufficient_quota", "budget_exceeded", message)
+    error.elsewhere = True
     error.headers["x-should-retry"] = "false"
     return error
 
 
 def budget_busy(message: str) -> ApiError:
     return ApiError(429, "rate_limit_error", "budget_busy", message, retry_after=1)
+
+
+def idempotency_key_reused() -> ApiError:
+    message = "This idempotency key was used before with another request. Use a new one for a new request."
+    return ApiError(422, "invalid_request_error", "idempotency_key_reused", message, param="idempotency-key")
+
+
+def idempotency_in_flight(retry_after: float) -> ApiError:
+    message = "The first request with this idempotency key is still under way. Repeat it later to get its answer."
+    return ApiError(
+        409, "invalid_request_error", "idempotency_in_flight", message, param="idempotency-key", retry_after=retry_after
+    )
+
+
+def idempotency_unavailable() -> ApiError:
+    message = (
+        "The gateway cannot tell whether this idempotency key was used before: its database cannot be reached. "
+        "Nothing was sent to a provider."
+    )
+    return ApiError(503, "api_error", "idempotency_unavailable", message, retry_after=5)
 
 
 def customer_blocked(name: str) -> ApiError:
@@ -103,6 +142,7 @@ def price_unknown(model: str) -> ApiError:
         f"The model {model!r} has no price, and a hard budget applies. An operator can set one at POST /api/v1/prices."
     )
     error = ApiError(429, "insufficient_quota", "price_unknown", message, param="model")
+    error.elsewhere = True
     error.headers["x-should-retry"] = "false"
     return error
 

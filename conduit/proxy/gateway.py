@@ -22,6 +22,7 @@ from conduit.core import keyring
 from conduit.core.ids import uuid7
 from conduit.proxy import errors, metrics, snapshot
 from conduit.proxy.bank import PostgresBank
+from conduit.proxy.idempotency import IdempotentCalls
 from conduit.proxy.rate_gate import RateGate
 from conduit.proxy.request_log import RequestLog
 from conduit.proxy.snapshot import Database, Snapshot, Watcher
@@ -56,6 +57,7 @@ class Gateway:
 
     def __init__(self) -> None:
         self.rng = random.Random()  # noqa: S311 (draws by weight)
+        self.idempotent = IdempotentCalls()
         self.tally = metrics.Tally()
         self.ready = False
         self.draining = False
@@ -104,6 +106,8 @@ class Gateway:
             await self.holds.give_back()
         await self._bank.close()
         await self.transport.close()
+        await self.rates.limits.close()
+        await self.idempotent.close()
         await self._valkey.aclose()
         self.journal.close()
         self.request_log.close()

@@ -20,6 +20,7 @@ TOKENS = Counter("conduit_tokens_total", "Tokens metered", ["provider", "model",
 COST = Counter("conduit_cost_nanodollars_total", "Metered cost in nano-dollars", ["provider", "model"])
 ATTEMPTS = Counter("conduit_upstream_attempts_total", "Upstream attempts", ["provider", "outcome"])
 REFUSED = Counter("conduit_refused_total", "Requests refused by the gateway", ["endpoint", "code"])
+REPLAYED = Counter("conduit_idempotent_replays_total", "Answers replayed by idempotency key", ["endpoint"])
 IN_FLIGHT = Gauge("conduit_in_flight_requests", "Requests under way", multiprocess_mode="livesum")
 SNAPSHOT_AGE = Gauge("conduit_database_away_seconds", "Since the database last answered", multiprocess_mode="livemax")
 WAITING = Gauge("conduit_budget_waiting_requests", "Requests that wait for a hold", multiprocess_mode="livesum")

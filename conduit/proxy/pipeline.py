@@ -1,17 +1,17 @@
 """A request's way, in one direction (design 4): each step is called from here and none calls back.
 
-parse → check key → route → customer → rates → for each candidate: price → hold → dispatched → send → relay or
-parse and render → settled. An attempt that failed without a byte for the client, and surely unbilled, moves on to the
-next candidate; what may have been billed is not repeated.
+parse → check key → route → customer → rates → for each candidate: rates → price → hold → dispatched → send → relay or
+parse and render → settled. An attempt that failed without a byte for the client moves on to the next candidate; beside
+what may have been billed a second hold must fit.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from itertools import islice
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from conduit.core.ids import uuid7
@@ -43,28 +43,24 @@ async def run(gateway: Gateway, call: Call) -> Answer:
     return await _try_candidates(gateway, call, route)
 
 
+class _Begun(NamedTuple):
+    """An attempt that is held for and on record as dispatched."""
+
+    candidate: Candidate
+    attempt: Attempt
+    request: UpstreamRequest
+
+
 async def _try_candidates(gateway: Gateway, call: Call, route: RouteEntry) -> Answer:
-    chosen = list(islice(candidates(route, gateway.rng), MAX_ATTEMPTS))
-    if not chosen:
-        raise errors.no_credential(route.name)
-    failed: ApiError | None = None
-    for left, candidate in zip(range(len(chosen) - 1, -1, -1), chosen, strict=True):
-        try:
-            attempt, request = await _begin(gateway, call, candidate, route)
-        except ApiError as error:
-            if left and error.status == 429:  # another provider may be cheaper or have money left
-                failed = failed or error
-                continue
-            raise failed or error from error
+    drawn = candidates(route, gateway.rng)
+    begun = await _following(gateway, call, drawn, route)
+    for left in range(MAX_ATTEMPTS - 1, -1, -1):
+        attempt = begun.attempt
         await gateway.journal.durable()
         try:
-            return await _deliver(gateway, call, candidate, route, request, attempt)
+            return await _deliver(gateway, call, begun, route)
         except UpstreamError as error:
-            failed = attempt.shown(error)
-            again = left > 0 and not isinstance(error, RequestRejected)
-            attempt.fail(failed, error, final=not again)
-            if not again:
-                raise failed from error
+            begun = await _after(gateway, call, attempt, error, drawn if left else iter(()), route)
         except asyncio.CancelledError:
             attempt.cancel(None, answer_bytes=0)
             raise
@@ -74,9 +70,41 @@ async def _try_candidates(gateway: Gateway, call: Call, route: RouteEntry) -> An
     raise AssertionError("the last candidate returns or raises")
 
 
-async def _begin(
-    gateway: Gateway, call: Call, candidate: Candidate, route: RouteEntry
-) -> tuple[Attempt, UpstreamRequest]:
+async def _following(gateway: Gateway, call: Call, drawn: Iterator[Candidate], route: RouteEntry) -> _Begun:
+    """The next candidate that is not at its limits and that the budgets carry. Raises ApiError."""
+    refused: ApiError | None = None
+    while (candidate := await gateway.rates.next_open(call, drawn)) is not None:
+        try:
+            return await _begin(gateway, call, candidate, route)
+        except ApiError as error:
+            if not error.elsewhere:
+                raise
+            refused = refused or error
+    if refused is not None:
+        raise refused
+    raise errors.candidates_limited(route.name, call.retry_after) if call.limited else errors.no_credential(route.name)
+
+
+async def _after(  # noqa: PLR0913 (the failed attempt and what the next one needs)
+    gateway: Gateway, call: Call, attempt: Attempt, error: UpstreamError, drawn: Iterator[Candidate], route: RouteEntry
+) -> _Begun:
+    """The next attempt, begun before the failed one is on record as final or not. What surely was not billed gives its
+    hold back first; beside what may have been, a second hold must fit. Raises the failure when there is no other."""
+    shown, begun = attempt.shown(error), None
+    try:
+        if not isinstance(error, RequestRejected):
+            if error.billed == "no":
+                attempt.give_back()
+            with suppress(ApiError):
+                begun = await _following(gateway, call, drawn, route)
+    finally:  # the client may leave meanwhile
+        attempt.fail(shown, error, final=begun is None)
+    if begun is None:
+        raise shown from error
+    return begun
+
+
+async def _begin(gateway: Gateway, call: Call, candidate: Candidate, route: RouteEntry) -> _Begun:
     """Holds the worst case and records the attempt as dispatched. Raises ApiError; then nothing is held."""
     target, attempt_id = candidate.target, uuid7()
     price = gateway.price(target)
@@ -84,7 +112,7 @@ async def _begin(
     reserved = await reservation.reserve(gateway, call, target, price, budgets)
     try:
         request = _build(call, candidate, route, reserved.cap, attempt_id)
-        return Attempt(gateway, call, candidate, price, reserved, attempt_id), request
+        return _Begun(candidate, Attempt(gateway, call, candidate, price, reserved, attempt_id), request)
     except BaseException:
         gateway.holds.settle(reserved.hold, 0)
         raise
@@ -134,9 +162,8 @@ def _options(call: Call, candidate: Candidate) -> Mapping[str, Any]:
     return {**provider.options, **sent} if sent else provider.options
 
 
-async def _deliver(  # noqa: PLR0913 (the attempt's parts, each used once)
-    gateway: Gateway, call: Call, candidate: Candidate, route: RouteEntry, request: UpstreamRequest, attempt: Attempt
-) -> Answer:
+async def _deliver(gateway: Gateway, call: Call, begun: _Begun, route: RouteEntry) -> Answer:
+    candidate, attempt, request = begun
     adapter = candidate.target.provider.adapter
     upstream = await _send(gateway, call, route, request)
     try:

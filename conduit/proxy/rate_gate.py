@@ -1,12 +1,32 @@
-"""Between the pipeline and keys.limits: takes a call's rates, tells what is left, gives back what was not used."""
+"""Between the pipeline and keys.limits: takes a call's rates, and gives back what was not used.
+
+`admit` concerns the caller (key, teams, customer), once a request. `next_open` concerns the provider and credential of
+each attempt: a candidate at its limit is passed over, as one that cannot be reached is.
+"""
 
 from __future__ import annotations
 
-from conduit.proxy import answer_headers, errors
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from conduit.proxy import errors
 from conduit.proxy.call import Call
-from keys.limits import OverLimit, RateLimits
+from keys.entries import RateScope
+from keys.limits import OverLimit, RateLimits, Taken
+from providers.routing import Candidate, CredentialEntry, ProviderEntry
 
 ASSUMED_ANSWER_TOKENS = 256  # for the token rate, when a request does not bound its answer; corrected afterwards
+
+
+class AttemptTaken(msgspec.Struct):
+    """What an attempt took of its provider's and credential's limits; `used` are the call's tokens before it."""
+
+    taken: Taken | None = None
+    used: int = 0
+
+
+_UNLIMITED = AttemptTaken()
 
 
 class RateGate:
@@ -17,24 +37,72 @@ class RateGate:
         """Raises ApiError 429."""
         if not call.rates:
             return
-        assert call.inbound is not None
-        head = call.inbound.head
-        answer = head.max_output_tokens or ASSUMED_ANSWER_TOKENS
-        tokens = len(call.body) // 4 + answer * head.n
-        taken = await self.limits.admit(call.rates, tokens)
+        taken = await self.limits.admit(call.rates, _estimate(call))
         if isinstance(taken, OverLimit):
-            scope = f"{taken.scope.kind} {taken.scope.name!r}"
-            call.trace.append({"check": "rate", "ok": False, "scope": scope, "what": taken.what, "limit": taken.limit})
+            call.over, scope = taken, _note(call, taken)
             per = "at once" if taken.what == "parallel requests" else "a minute"
             message = f"The {scope} may make {taken.limit} {taken.what} {per}."
+            if taken.retry_after is None and taken.limit:
+                message += " This request alone is more than that: send a shorter one, or bound its answer."
             raise errors.rate_limited(message, taken.retry_after)
         call.taken = taken
-        for name, meter in ((b"requests", taken.requests_meter), (b"tokens", taken.tokens_meter)):
-            if meter is not None:
-                call.limit_headers += answer_headers.of_limit(call, name, meter)
+
+    async def admit_attempt(self, call: Call, candidate: Candidate) -> AttemptTaken | None:
+        """None: this candidate is at its provider's or credential's limit, and `call.retry_after` knows how long."""
+        provider, credential = candidate.target.provider, candidate.credential
+        if provider.limits is None and credential.limits is None:
+            return _UNLIMITED
+        taken = await self.limits.admit(list(_scopes(provider, credential)), _estimate(call))
+        if not isinstance(taken, OverLimit):
+            return AttemptTaken(taken, call.tokens)
+        _note(call, taken)
+        call.limited = True
+        if taken.retry_after is not None:
+            call.retry_after = min(taken.retry_after, call.retry_after or taken.retry_after)
+        return None
+
+    def release_attempt(self, taken: AttemptTaken, tokens: int) -> None:
+        """When the attempt has ended with so many tokens used."""
+        if taken.taken is not None:
+            self.limits.release(taken.taken, tokens)
+
+    async def next_open(self, call: Call, drawn: Iterator[Candidate]) -> Candidate | None:
+        """The next candidate that is not at a limit of its own; what the call's attempt before took is given back."""
+        self._end_attempt(call)
+        for candidate in drawn:
+            taken = await self.admit_attempt(call, candidate)
+            if taken is not None:
+                call.attempt_taken = taken
+                return candidate
+        return None
 
     def release(self, call: Call) -> None:
         """When the answer has left, or the request failed."""
+        self._end_attempt(call)
         if call.taken is not None:
             self.limits.release(call.taken, call.tokens)
-            call.taken = None
+
+    def _end_attempt(self, call: Call) -> None:
+        taken, call.attempt_taken = call.attempt_taken, None
+        if taken is not None:
+            self.release_attempt(taken, call.tokens - taken.used)
+
+
+def _estimate(call: Call) -> int:
+    assert call.inbound is not None
+    head = call.inbound.head
+    answer = head.max_output_tokens or ASSUMED_ANSWER_TOKENS
+    return len(call.body) // 4 + answer * head.n
+
+
+def _scopes(provider: ProviderEntry, credential: CredentialEntry) -> Iterable[RateScope]:
+    for kind, owner in (("provider", provider), ("credential", credential)):
+        limits = owner.limits
+        if limits is not None:
+            yield RateScope(kind, owner.id, owner.name, limits.rpm, limits.tpm, limits.max_parallel)
+
+
+def _note(call: Call, over: OverLimit) -> str:
+    scope = f"{over.scope.kind} {over.scope.name!r}"
+    call.trace.append({"check": "rate", "ok": False, "scope": scope, "what": over.what, "limit": over.limit})
+    return scope

@@ -150,7 +150,9 @@ def _refusal(call: Call, refused: Refused) -> ApiError:
     owner = f"{one.entry.owner_kind} {one.entry.owner_name!r}"
     window = "lifetime" if one.entry.window == "lifetime" else f"{one.entry.window}'s"
     if refused.reason == "busy":
-        return errors.budget_busy(f"The {window} budget of {owner} is held by requests that are still running.")
+        error = errors.budget_busy(f"The {window} budget of {owner} is held by requests that are still running.")
+        error.elsewhere = one.entry.owner_kind == "provider"
+        return error
     when = f"It resets at {rfc3339(one.ended_at)}." if one.ended_at else "It does not reset by itself."
     if one.entry.owner_kind == "provider":  # shared by all teams: its figures are nobody's of them
         return errors.budget_exceeded(f"The {window} budget of {owner} is used up. {when}")

@@ -92,6 +92,10 @@ class Attempt:
         error.message = mask(error.message, self._candidate.credential.masks())
         return from_upstream(error)
 
+    def give_back(self) -> None:
+        """What it held: surely nothing was billed."""
+        self._gateway.holds.settle(self._hold, 0)
+
     def most_frames(self) -> float:
         """Each frame of a stream carries a token at least: more than the cap's is more than was asked for."""
         assert self._call.inbound is not None

@@ -168,6 +168,7 @@ async def pieces(
     except UpstreamError as error:
         call.upstream += perf_counter() - began
         shown = attempt.shown(error)
+        call.broken = True
         attempt.fail(shown, error, usage=relay.usage, answer_bytes=generated(relay), final=True)
         yield _broken(call, relay, shown)
     finally:

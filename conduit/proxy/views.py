@@ -6,6 +6,7 @@ no middleware, no signals, no thread (design 2 has the measurements). The lean h
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, cast
 
 import structlog
@@ -13,7 +14,7 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import BasePermission
 from rest_framework.views import APIView
 
-from conduit.proxy import errors, holder, pipeline, settlement
+from conduit.proxy import answer_headers, errors, holder, idempotency, pipeline, settlement
 from conduit.proxy.call import JSON, Answer, Call, Headers, Incoming
 from conduit.proxy.dialects.registry import DIALECTS
 from conduit.proxy.errors import ApiError
@@ -22,6 +23,7 @@ from conduit.proxy.paths import Path
 from keys.entries import KeyEntry
 
 log = structlog.get_logger("conduit.proxy")
+DRY_RUN = b"x-conduit-dry-run"  # calls nobody, so there is nothing to happen once
 _KEY_HEADERS = (b"x-api-key", b"api-key", b"x-goog-api-key")
 
 
@@ -98,6 +100,8 @@ class ProxyView(APIView):
         action = call.path.action
         if action == "generate":
             call.timeout = _timeout(call.headers)
+            if idempotency.HEADER in call.headers and DRY_RUN not in call.headers:
+                return await self.gateway.idempotent.run(self.gateway, call, partial(pipeline.run, self.gateway, call))
             return await pipeline.run(self.gateway, call)
         if action == "count":
             return holder.count_tokens(self.gateway, call)
@@ -113,7 +117,7 @@ class ProxyView(APIView):
         call = self.call
         if call is not None and not call.ended:
             settlement.refuse(self.gateway, call, error)
-        return failure(self.path, error, self.incoming.request_id, extra=call.limit_headers if call else [])
+        return failure(self.path, error, self.incoming.request_id, extra=answer_headers.of_limits(call) if call else [])
 
 
 def failure(path: Path, error: ApiError, request_id: str, extra: Headers | None = None) -> Answer:

@@ -50,19 +50,17 @@ def _in_flight(gateway: RunningGateway) -> int:
 
 
 def attempts_end_once(events: Iterable[Any]) -> list[str]:
-    """No id twice; attempts of one request count 1, 2, 3 and only the last is final; a refusal (0) stands alone, or
-    comes last where an attempt failed and the hold for the next one did not fit."""
+    """No id twice; attempts of one request count 1, 2, 3 and only the last is final; a refusal stands alone."""
     events = list(events)
     problems = [f"event {one} is there {n} times" for one, n in Counter(e.id for e in events).items() if n > 1]
     by_request: defaultdict[str, list[Any]] = defaultdict(list)
     for event in events:
         by_request[event.request_id].append(event)
     for request, found in by_request.items():
-        found.sort(key=lambda event: (event.attempt == 0, event.time, event.attempt))
+        found.sort(key=lambda event: (event.time, event.attempt))
         numbers = [event.attempt for event in found]
         ends = [event.final for event in found]
-        counted = list(range(1, len(found) + 1))
-        if numbers not in (counted, [*counted[:-1], 0]) or sum(ends) != 1 or not ends[-1]:
+        if numbers not in ([0], list(range(1, len(found) + 1))) or sum(ends) != 1 or not ends[-1]:
             problems.append(f"request {request} has attempts {numbers} with ends {ends}")
     return problems
 

@@ -136,3 +136,159 @@ async def test_parallel_places_taken_at_once_are_all_given(valkey: Redis) -> Non
     limits, limited = RateLimits(valkey, "a"), [scope(parallel=3)]
     crowd = await asyncio.gather(*(limits.admit(limited, 1) for _ in range(8)))
     assert sum(isinstance(one, Taken) for one in crowd) == 3
+
+
+SHORT = 3.0  # a minute of three seconds, where a test lives through its end
+
+
+async def settled(*workers: RateLimits) -> None:
+    """Each worker can be asked to give back: from then on it borrows more than it needs at once."""
+    warm = [scope(rpm=1000)]
+    for worker in workers:
+        await worker.admit(warm, 1)
+        for _ in range(500):
+            if worker._counters._listening:
+                break
+            await asyncio.sleep(0.01)
+
+
+async def beginning(window: float) -> None:
+    await asyncio.sleep(window - time.time() % window + 0.02)
+
+
+async def test_a_slice_that_another_worker_holds_is_given_back_before_anyone_is_refused(valkey: Redis) -> None:
+    first, second = RateLimits(valkey, "a"), RateLimits(valkey, "b")
+    await settled(first, second)
+    requests, tokens, places = scope(rpm=160), scope(tpm=1600), scope(parallel=32)
+    for limited in (requests, tokens, places):
+        assert await admitted(first, [limited], 1) == 1
+    assert first._meters[f"rpm:{requests.id}"].left == 9, "a sixteenth of what was free, less the one"
+    assert first._slots[f"par:{places.id}"].held == 2
+    assert await admitted(second, [requests], 200) == 159
+    assert await admitted(second, [tokens], 40, tokens=100) == 15
+    assert await admitted(second, [places], 40) == 31
+    for worker in (first, second):
+        await worker.close()
+
+
+async def test_a_worker_that_cannot_be_asked_keeps_nothing(valkey: Redis) -> None:
+    limits, limited = RateLimits(valkey, "a"), scope(rpm=160)
+    assert await admitted(limits, [limited], 1) == 1  # its first loan, before it listens
+    assert limits._meters[f"rpm:{limited.id}"].left == 0
+    await limits.close()
+
+
+async def test_once_the_limit_was_reached_what_comes_free_goes_back_at_once(valkey: Redis) -> None:
+    first, second = RateLimits(valkey, "a"), RateLimits(valkey, "b")
+    await settled(first, second)
+    limited = [scope(tpm=1000)]
+    taken = await first.admit(limited, 1000)
+    assert isinstance(taken, Taken)
+    assert isinstance(await second.admit(limited, 400), OverLimit)
+    first.release(taken, 100)
+    for _ in range(500):  # nobody asks again, and no tick comes
+        if await valkey.hget(f"conduit:tpm:{limited[0].id}", "used") == b"100":
+            break
+        await asyncio.sleep(0.01)
+    else:
+        raise AssertionError("the tokens that were not used never came back")
+    assert isinstance(await second.admit(limited, 900), Taken)
+    assert first._meters[f"tpm:{limited[0].id}"].left == 0
+    for worker in (first, second):
+        await worker.close()
+
+
+async def test_a_client_that_waits_as_long_as_it_is_told_is_admitted(valkey: Redis) -> None:
+    limits, limited = RateLimits(valkey, "a", window=SHORT), [scope(rpm=2)]
+    await beginning(SHORT)
+    assert await admitted(limits, limited, 2) == 2
+    refused = await limits.admit(limited, 1)
+    assert isinstance(refused, OverLimit)
+    assert refused.retry_after is not None
+    assert 0 < refused.retry_after <= SHORT + 0.5
+    await asyncio.sleep(refused.retry_after)
+    assert isinstance(await limits.admit(limited, 1), Taken)
+    await limits.close()
+
+
+async def test_tokens_owed_beyond_the_limit_are_paid_off_by_the_minutes_that_follow(valkey: Redis) -> None:
+    first, second = RateLimits(valkey, "a", window=SHORT), RateLimits(valkey, "b", window=SHORT)
+    limited = [scope(tpm=1000)]
+    await beginning(SHORT)
+    taken = await first.admit(limited, 10)
+    assert isinstance(taken, Taken)
+    first.release(taken, 2500)  # two minutes and a half
+    await asyncio.sleep(0.2)
+    refused = await second.admit(limited, 600)
+    assert isinstance(refused, OverLimit)
+    assert refused.retry_after is not None
+    assert SHORT < refused.retry_after <= 3 * SHORT + 0.5
+    await beginning(SHORT)
+    assert isinstance(await second.admit(limited, 600), OverLimit), "1500 are still owed"
+    await beginning(SHORT)
+    assert isinstance(await second.admit(limited, 600), OverLimit), "500 are still owed"
+    assert isinstance(await second.admit(limited, 400), Taken)
+    for worker in (first, second):
+        await worker.close()
+
+
+async def test_what_was_not_used_of_one_minute_is_no_gift_to_the_next(valkey: Redis) -> None:
+    limits, limited = RateLimits(valkey, "a", window=SHORT), [scope(tpm=1000)]
+    await beginning(SHORT)
+    taken = await limits.admit(limited, 1000)
+    assert isinstance(taken, Taken)
+    await beginning(SHORT)
+    assert await admitted(limits, limited, 1, tokens=600) == 1
+    limits.release(taken, 0)
+    assert await admitted(limits, limited, 1, tokens=600) == 0
+    assert await admitted(limits, limited, 1, tokens=400) == 1
+    await limits.close()
+
+
+async def test_a_request_that_alone_is_more_than_the_limit_is_not_told_to_wait(valkey: Redis) -> None:
+    limits = RateLimits(valkey, "a")
+    refused = await limits.admit([scope(tpm=100)], 101)
+    assert isinstance(refused, OverLimit)
+    assert refused.retry_after is None
+    await limits.close()
+
+
+async def test_a_limit_that_is_lowered_holds_for_what_was_borrowed_and_what_runs(valkey: Redis) -> None:
+    limits = RateLimits(valkey, "a")
+    await settled(limits)
+    high = scope(rpm=1600, parallel=32)
+    assert await admitted(limits, [high], 4) == 4
+    low = RateScope("key", high.id, "test", 5, None, None)
+    assert await admitted(limits, [low], 4) == 1
+    few = RateScope("key", high.id, "test", None, None, 5)
+    assert await admitted(limits, [few], 4) == 1, "four run already"
+    await limits.close()
+
+
+async def test_a_client_that_leaves_while_it_is_decided_takes_nothing(valkey: Redis) -> None:
+    limits, limited = RateLimits(valkey, "a"), [scope(rpm=4, tpm=400)]
+    for _ in range(4):
+        leaving = asyncio.create_task(limits.admit(limited, 100))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+    await asyncio.sleep(0.2)
+    assert await admitted(limits, limited, 6, tokens=100) == 4
+    await limits.close()
+
+
+@pytest.mark.parametrize("what", ["rpm", "par"])
+async def test_every_worker_answers_a_recall_so_that_a_refusal_need_not_wait_for_its_bound(
+    valkey: Redis, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("keys.rate_counters.RECALL_SECONDS", 60.0)
+    workers = [RateLimits(valkey, f"w{number}") for number in range(3)]
+    await settled(*workers)
+    limited = scope(rpm=4) if what == "rpm" else scope(parallel=4)
+    async with asyncio.timeout(20):
+        assert sum([await admitted(worker, [limited], 2) for worker in workers]) == 4
+    state = await valkey.hgetall(f"conduit:rpm:{limited.id}" if what == "rpm" else f"conduit:par:{limited.id}:recall")
+    assert int(state[b"asked_of"]) == 3
+    assert state[b"answers"] == state[b"asked_of"]
+    for worker in workers:
+        await worker.close()

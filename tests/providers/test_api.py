@@ -147,6 +147,9 @@ def test_bad_providers_are_refused_by_field(api: Api, body: dict[str, Any], fiel
         ({"name": "main", "secret": None}, ["secret"]),
         ({"name": "main", "secret": KEY, "verify": "no"}, ["verify"]),
         ({"name": "main", "secret": KEY, "weight": 1.5}, ["weight"]),
+        ({"name": "main", "secret": KEY, "rpm": 0}, ["rpm"]),
+        ({"name": "main", "secret": KEY, "tpm": "many"}, ["tpm"]),
+        ({"name": "main", "secret": KEY, "max_parallel": 2**31}, ["max_parallel"]),
         ({"name": "main", "secret": KEY, "expires_at": "tomorrow"}, ["expires_at"]),
         ({"name": "main", "secret": KEY, "expires_at": "2001-01-01T00:00:00Z"}, ["expires_at"]),
         ({"name": "main", "secret": KEY, "last_error": ""}, ["last_error"]),
@@ -186,6 +189,18 @@ def test_what_is_in_use_is_not_deleted_and_says_why(api: Api, sandbox: RunningSa
     for path in ("routes/echo", f"credentials/{made['id']}", f"providers/{provider['id']}"):
         assert api("DELETE", path) == (204, None)
         assert api("GET", path)[0] == 404
+
+
+def test_a_credential_has_rate_limits_of_its_own(api: Api) -> None:
+    provider = sandboxed(api)
+    limits = {"rpm": 60, "tpm": 100_000, "max_parallel": 4}
+    path = f"providers/{provider['id']}/credentials"
+    status, made = api("POST", path, {"name": "main", "secret": KEY, "verify": False, **limits})
+    assert (status, {name: made[name] for name in limits}) == (201, limits)
+    status, changed = api("PATCH", f"credentials/{made['id']}", {"rpm": None, "tpm": 5})
+    assert (status, changed["rpm"], changed["tpm"], changed["max_parallel"]) == (200, None, 5, 4)
+    status, problem = api("PATCH", f"credentials/{made['id']}", {"rpm": -1})
+    assert (status, sorted(fields_of(problem))) == (400, ["rpm"])
 
 
 def test_a_change_on_a_stale_copy_is_refused(api: Api) -> None:
