@@ -254,6 +254,7 @@ def test_without_the_database_a_request_with_the_header_is_refused_and_one_witho
         assert int(refused.headers["retry-after"]) >= 1
         assert gateway.chat(key=key).status_code == 200
         holder.rollback()
+    wait_for(lambda: not under_way())  # what the database did after all is undone
     assert billed(gateway, key) == 2
 
 
