@@ -38,6 +38,8 @@ def _choice(name: str, default: str, choices: tuple[str, ...]) -> str:
 CONDUIT_PORT = _int("CONDUIT_PORT", 8080, 1, 65535)
 CONDUIT_WORKERS = _int("CONDUIT_WORKERS", os.cpu_count() or 1, 1, 512)
 CONDUIT_DATABASE_GRACE = _int("CONDUIT_DATABASE_GRACE", 60, 0, 86_400)
+LOST_NODE = _choice("CONDUIT_LOST_NODE", "keep", ("keep", "release"))
+LOST_NODE_AFTER = _int("CONDUIT_LOST_NODE_AFTER", 24, 1, 8760)  # hours
 CONDUIT_EGRESS_ALLOW = [part.strip() for part in env.str("CONDUIT_EGRESS_ALLOW", default="").split(",") if part.strip()]
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from django.urls import URLPattern, URLResolver, path
 
 from keys import api as api_views
-from keys import issuing, views
+from keys import issuing, leases_api, views
 
 api: list[URLPattern | URLResolver] = [
     path("keys", api_views.Keys.as_view()),
@@ -16,6 +16,9 @@ api: list[URLPattern | URLResolver] = [
     path("teams/<uuid:team_id>", api_views.OneTeam.as_view()),
     path("customers", api_views.Customers.as_view()),
     path("customers/<path:name>", api_views.OneCustomer.as_view()),
+    path("leases", leases_api.Leases.as_view()),
+    path("workers", leases_api.Workers.as_view()),
+    path("workers/<uuid:worker_id>/release", leases_api.ReleaseWorker.as_view()),
     path("budgets", api_views.Budgets.as_view()),
     path("budgets/<uuid:budget_id>", api_views.OneBudget.as_view()),
 ]
