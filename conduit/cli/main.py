@@ -30,6 +30,8 @@ COMMANDS = (
     "users",
     "usage",
     "ledger",
+    "uncertain",
+    "leases",
     "prices",
 )
 
