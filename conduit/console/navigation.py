@@ -95,7 +95,13 @@ GROUPS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
             ),
         ),
     ),
-    ("Installation", (Entry("First request", "first-run", "player-play", "keys", write=True),)),
+    (
+        "Installation",
+        (
+            Entry("System", "system", "settings", "system", "s", pages=("uncertain",)),
+            Entry("First request", "first-run", "player-play", "keys", write=True),
+        ),
+    ),
 )
 
 

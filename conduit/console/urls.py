@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.urls import URLPattern, URLResolver, path
 
-from conduit.console import first_run, key_pages, overview, palette, provider_pages, views
+from conduit.console import first_run, key_pages, overview, palette, provider_pages, system_page, views
 
 api: list[URLPattern | URLResolver] = []
 pages: list[URLPattern | URLResolver] = [
@@ -19,5 +19,9 @@ pages: list[URLPattern | URLResolver] = [
     path("keys/<uuid:key_id>", key_pages.key_detail, name="key-detail"),
     path("keys/<uuid:key_id>/first-request", key_pages.key_first_request, name="key-first-request"),
     path("providers", provider_pages.provider_list, name="providers"),
+    path("system", system_page.system, name="system"),
+    path("system/support-bundle", system_page.bundle, name="support-bundle"),
+    path("system/workers/<uuid:worker_id>/release", system_page.release, name="worker-release"),
+    path("system/uncertain/<uuid:attempt_id>", system_page.resolve, name="uncertain"),
     path("providers/<uuid:provider_id>", provider_pages.provider_detail, name="provider-detail"),
 ]

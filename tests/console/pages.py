@@ -38,6 +38,8 @@ def pages(world: World) -> list[Page]:
         ("/requests?range=30d&outcome=refused", "requests", False),
         ("/requests/fresh?after=1", "requests", False),
         *((f"/requests/{request_id}", "requests", False) for request_id in ids),
+        ("/system", "system", False),
+        ("/system/support-bundle", "system", False),
         ("/first-run", "keys", True),
         ("/first-run/watch?since=1", "requests", False),
     ]

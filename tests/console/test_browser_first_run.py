@@ -201,6 +201,6 @@ def test_from_signing_in_to_a_revoked_key() -> None:
             "/credentials",
             f"/credentials/new?provider={provider}",
         ]
-        pages += ["/routes", "/routes/new", "/first-run", f"/requests/{answer.headers['x-request-id']}"]
+        pages += ["/routes", "/routes/new", "/system", "/first-run", f"/requests/{answer.headers['x-request-id']}"]
         pages += [f"/requests/{refused_id}"]
         check_pages(conduit, browser, own.storage_state(), pages)
