@@ -76,7 +76,7 @@ def release(worker: UUID, *, actor: Actor) -> Released:
         if found is None:
             raise NotFound(f"There is no worker {worker}.")
         node, pid, stopped_at, silent = found
-        _check_lost(node, pid, stopped_at, silent)
+        check_lost(node, pid, stopped_at, silent)
         cursor.execute(_CLOSE, [worker])
         opened = [int(nanos) for (nanos,) in cursor.fetchall()]
         cursor.execute(_STOP, [worker])
@@ -92,7 +92,8 @@ def release(worker: UUID, *, actor: Actor) -> Released:
     return released
 
 
-def _check_lost(node: str, pid: int, stopped_at: datetime | None, silent: int) -> None:
+def check_lost(node: str, pid: int, stopped_at: datetime | None, silent: int) -> None:
+    """Raises Conflict for a worker that has stopped, or was seen `silent` seconds ago and that is not long enough."""
     if stopped_at is not None:
         raise Conflict(
             f"Worker {pid} of node {node} has stopped and its leases are closed; nothing is left to release."

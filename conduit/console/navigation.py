@@ -98,7 +98,7 @@ GROUPS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
     (
         "Installation",
         (
-            Entry("System", "system", "settings", "system", "s", pages=("uncertain",)),
+            Entry("System", "system", "settings", "system", "s", pages=("uncertain", "worker-release")),
             Entry("First request", "first-run", "player-play", "keys", write=True),
         ),
     ),

@@ -20,7 +20,7 @@ from conduit.console import installation, support_bundle
 from conduit.console.context import VERSION
 from conduit.core import clock, wording
 from conduit.core.actor import Actor
-from conduit.core.errors import Conflict, InvalidInput
+from conduit.core.errors import Conflict, InvalidInput, NotFound
 from conduit.core.money import MoneyError, parse_usd
 from keys import live_leases, lost_workers
 from keys.models import Worker
@@ -54,20 +54,23 @@ def system(request: HttpRequest, actor: Actor) -> HttpResponse:
     shipping, journal = installation.shipping(), installation.journal()
     workers, leases = _workers(actor, at), live_leases.live(actor)
     attempts = uncertain.open_attempts(actor)
+    leased, held = live_leases.totals(leases), uncertain.sums(attempts)
     context = {
         "crumbs": [{"title": "System"}],
         "version": VERSION,
         "node": installation.node(),
         "nodes": len({row["worker"].node for row in workers}),
-        "since": min((row["worker"].started_at for row in workers if row["state"] == "serving"), default=None),
+        "up": _up(workers, at),
         "workers": workers,
         "serving": sum(row["state"] == "serving" for row in workers),
         "shipping": shipping,
-        "leased": live_leases.totals(leases),
+        "leased": leased,
+        "lease_digits": wording.digits_for([leased.open_nanos, leased.held_nanos]),
         "lines": [*_engines(installation.postgres(), valkey, jobs)],
         "books": [*_books(shipping, journal, installation.ledger(), at)],
         "leases": _leases(actor, leases, at),
-        "uncertain": uncertain.sums(attempts),
+        "uncertain": held,
+        "held_digits": wording.digits_for([held.held_nanos]),
         "attempts": _attempts(actor, uncertain.newest(attempts, MOST_ATTEMPTS)),
         "may_release": may(actor, "leases", write=True),
         "may_resolve": may(actor, "uncertain", write=True),
@@ -87,6 +90,12 @@ def _workers(actor: Actor, at: datetime) -> list[dict[str, Any]]:
             {"worker": row, "state": state, "kind": kind, "word": word, "leased": sums[row.id], "lost": state == "lost"}
         )
     return found
+
+
+def _up(workers: list[dict[str, Any]], at: datetime) -> str:
+    """Since when somebody has served without a break, as far as the oldest worker that serves can tell."""
+    since = min((row["worker"].started_at for row in workers if row["state"] == "serving"), default=None)
+    return "" if since is None else wording.span(at - since)
 
 
 def _leases(actor: Actor, rows: Any, at: datetime) -> list[dict[str, Any]]:
@@ -163,15 +172,28 @@ def bundle(request: HttpRequest, actor: Actor) -> HttpResponse:
     return answer
 
 
-@page("leases", write=True, methods=("POST",))
+@page("leases", write=True, methods=BOTH)
 def release(request: HttpRequest, actor: Actor, worker_id: UUID) -> HttpResponse:
-    done = lost_workers.release(worker_id, actor=actor)
-    messages.success(
-        request,
-        f"Worker {done.pid} of node {done.node} is released: {wording.usd(done.nanos)} is free again in "
-        f"{wording.plural(done.periods, 'budget period')}.",
-    )
-    return go(request, reverse("system"))
+    """First what it would do, in the figures of the moment; then the act."""
+    if request.method == "POST":
+        done = lost_workers.release(worker_id, actor=actor)
+        messages.success(
+            request,
+            f"Worker {done.pid} of node {done.node} is released: {wording.usd(done.nanos)} is free again in "
+            f"{wording.plural(done.periods, 'budget period')}.",
+        )
+        return go(request, reverse("system"))
+    worker = Worker.objects.filter(id=worker_id).first()
+    if worker is None:
+        raise NotFound("")
+    silent = int((clock.now() - worker.seen_at).total_seconds())
+    lost_workers.check_lost(worker.node, worker.pid, worker.stopped_at, silent)
+    context = {
+        "crumbs": [{"title": "System", "url": reverse("system")}, {"title": "Release a lost worker"}],
+        "worker": worker,
+        "leased": live_leases.of_workers([worker], actor)[worker.id],
+    }
+    return render(request, "console/release.html", context)
 
 
 # --- one uncertain attempt -----------------------------------------------------------------------------------------
