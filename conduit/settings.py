@@ -214,7 +214,11 @@ SPECTACULAR_SETTINGS = {
     "VERSION": "1",
     "OAS_VERSION": "3.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
-    "ENUM_NAME_OVERRIDES": {"ResolutionEnum": ["unbilled", "billed"]},  # two fields are called outcome
+    # Two fields are called outcome.
+    "ENUM_NAME_OVERRIDES": {
+        "OutcomeEnum": ["ok", "error", "cancelled"],
+        "ResolutionEnum": ["unbilled", "billed"],
+    },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "conduit.core.proxy_reference.add",
