@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Literal
 from uuid import UUID
 
@@ -293,7 +293,3 @@ def find_attempt(attempt: UUID, actor: Actor) -> UncertainAttempt:
     if row is None:
         raise NotFound("There is no such uncertain attempt.")
     return row
-
-
-def age(row: UncertainAttempt, at: datetime) -> timedelta:
-    return max(at - row.time, timedelta(0))
