@@ -21,6 +21,7 @@ SCHEDULE: dict[str, dict[str, Any]] = {
     "ensure-partitions": {"task": "usage.tasks.ensure_partitions", "schedule": crontab(hour="0", minute="7")},
     "sync-prices": {"task": "usage.tasks.sync_prices", "schedule": crontab(hour="4", minute="52")},
     "verify-ledger": {"task": "usage.tasks.verify_ledger", "schedule": crontab(minute="23")},
+    "release-lost-workers": {"task": "keys.tasks.release_lost_workers", "schedule": crontab(minute="*/10")},
     "drop-old-replies": {"task": "usage.tasks.drop_old_replies", "schedule": crontab(minute="41")},
 }
 

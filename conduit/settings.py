@@ -38,6 +38,8 @@ def _choice(name: str, default: str, choices: tuple[str, ...]) -> str:
 CONDUIT_PORT = _int("CONDUIT_PORT", 8080, 1, 65535)
 CONDUIT_WORKERS = _int("CONDUIT_WORKERS", os.cpu_count() or 1, 1, 512)
 CONDUIT_DATABASE_GRACE = _int("CONDUIT_DATABASE_GRACE", 60, 0, 86_400)
+LOST_NODE = _choice("CONDUIT_LOST_NODE", "keep", ("keep", "release"))
+LOST_NODE_AFTER = _int("CONDUIT_LOST_NODE_AFTER", 24, 1, 8760)  # hours
 CONDUIT_EGRESS_ALLOW = [part.strip() for part in env.str("CONDUIT_EGRESS_ALLOW", default="").split(",") if part.strip()]
 
 
@@ -212,6 +214,11 @@ SPECTACULAR_SETTINGS = {
     "VERSION": "1",
     "OAS_VERSION": "3.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
+    # Two fields are called outcome.
+    "ENUM_NAME_OVERRIDES": {
+        "OutcomeEnum": ["ok", "error", "cancelled"],
+        "ResolutionEnum": ["unbilled", "billed"],
+    },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "conduit.core.proxy_reference.add",

@@ -3,7 +3,7 @@ from __future__ import annotations
 from django.urls import URLPattern, URLResolver, path
 
 from keys import api as api_views
-from keys import budgets_api, issuing, views
+from keys import budgets_api, issuing, leases_api, views
 
 api: list[URLPattern | URLResolver] = [
     path("keys", api_views.Keys.as_view()),
@@ -20,6 +20,9 @@ api: list[URLPattern | URLResolver] = [
     path("budgets/<uuid:budget_id>", budgets_api.OneBudget.as_view()),
     path("budgets/<uuid:budget_id>/raise", budgets_api.RaiseBudget.as_view()),
     path("budgets/<uuid:budget_id>/raises/<int:raise_id>", budgets_api.OneRaise.as_view()),
+    path("leases", leases_api.Leases.as_view()),
+    path("workers", leases_api.Workers.as_view()),
+    path("workers/<uuid:worker_id>/release", leases_api.ReleaseWorker.as_view()),
 ]
 pages: list[URLPattern | URLResolver] = [
     path("keys/<uuid:key_id>/disable", views.key_disable, name="key-disable"),

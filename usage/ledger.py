@@ -29,7 +29,7 @@ from usage.staging import COLUMNS, copy_text
 _STAGING = (
     "CREATE TEMPORARY TABLE IF NOT EXISTS usage_staging (LIKE usage_event INCLUDING DEFAULTS) ON COMMIT DELETE ROWS"
 )
-# Returns the staged rows that were there before. The rollups' steps run in the order written, in every session.
+# Returns the staged rows that were there before.
 _INSERT = f"""
 WITH inserted AS (
   INSERT INTO usage_event ({COLUMNS}) SELECT {COLUMNS} FROM usage_staging ON CONFLICT DO NOTHING RETURNING *

@@ -90,6 +90,11 @@ class Rollup:
             f" ON CONFLICT ({', '.join(self.keys)}) DO UPDATE SET {sums}"
         )
 
+    def negated(self, select: str) -> str:
+        """The rows of `select` with every measure below zero: added, they take out what was added before."""
+        columns = [*self.keys, *(f"-{name} AS {name}" for name in self.measures)]
+        return f"SELECT {', '.join(columns)} FROM ({select}) AS former"  # noqa: S608 (own names)
+
     @property
     def _places(self) -> str:
         return ", ".join(str(place + 1) for place in range(len(self.keys)))
@@ -102,15 +107,17 @@ TAG_DAYS = Rollup("usage_usagetagday", "day", _TAG_DIMENSIONS, TAG_MEASURES, tag
 ROLLUPS = (HOURS, DAYS, TAG_HOURS, TAG_DAYS)
 
 
-def steps(source: str) -> str:
-    """CTEs for a WITH that add the rows of `source` to every rollup; `hour_sums` are the hourly rows added.
+def steps(source: str, *, taken: bool = False) -> str:
+    """CTEs for a WITH that add the rows of `source` to every rollup, or take them out; `hour_sums` are the hourly ones.
 
     Events are grouped once by hour: a day is the sum of its hours, and there are fewer of those. PostgreSQL runs the
-    INSERTs in the order written, in every session.
+    INSERTs in an order of its own, the same in every session because it is the same text: all writers of rollups use
+    this, so nobody waits in a circle.
     """
+    hours, tag_hours = HOURS.select(source), TAG_HOURS.select(source)
     return f"""
-    hour_sums AS MATERIALIZED ({HOURS.select(source)}),
-    tag_hour_sums AS MATERIALIZED ({TAG_HOURS.select(source)}),
+    hour_sums AS MATERIALIZED ({HOURS.negated(hours) if taken else hours}),
+    tag_hour_sums AS MATERIALIZED ({TAG_HOURS.negated(tag_hours) if taken else tag_hours}),
     hours AS ({HOURS.add("SELECT * FROM hour_sums")}),
     days AS ({DAYS.add(DAYS.coarser("hour_sums"))}),
     tag_hours AS ({TAG_HOURS.add("SELECT * FROM tag_hour_sums")}),

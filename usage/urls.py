@@ -3,7 +3,7 @@ from __future__ import annotations
 from django.urls import URLPattern, URLResolver, path
 
 from usage import api as resources
-from usage import catalogue_api, explorer_page, views
+from usage import catalogue_api, explorer_page, uncertain_api, views
 
 api: list[URLPattern | URLResolver] = [
     path("usage/events", resources.Events.as_view()),
@@ -14,6 +14,8 @@ api: list[URLPattern | URLResolver] = [
     path("models", catalogue_api.Models.as_view()),
     path("models/<str:id>", catalogue_api.OneModel.as_view()),
     path("ledger/verify", resources.LedgerVerify.as_view()),
+    path("uncertain", uncertain_api.Uncertain.as_view()),
+    path("uncertain/<uuid:attempt_id>/resolve", uncertain_api.ResolveAttempt.as_view()),
 ]
 pages: list[URLPattern | URLResolver] = [
     path("usage", explorer_page.usage, name="usage"),

@@ -25,20 +25,25 @@ if TYPE_CHECKING:
 Row = TypeVar("Row", bound=Model)
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
-TEAM_OWNED = frozenset({"keys", "budgets", "customers", "teams", "usage", "requests"})
+TEAM_OWNED = frozenset({"keys", "budgets", "customers", "teams", "usage", "requests", "uncertain"})
 INSTALLATION = frozenset(
     {"providers", "credentials", "routes", "models", "prices", "alerts", "webhooks", "config", "ledger"}
+    | {"leases", "system"}
 )
 PEOPLE = frozenset({"users", "tokens", "audit"})
 RESOURCES = TEAM_OWNED | INSTALLATION | PEOPLE | {"keks", "account"}
 
-_OPERATES = frozenset({"keys", "budgets", "customers", "teams", "providers", "credentials", "routes"})
+_OPERATES = frozenset(
+    {"keys", "budgets", "customers", "teams", "providers", "credentials", "routes", "uncertain", "leases"}
+)
 # `account` is one's own: sessions, password.
 READS: dict[str, frozenset[str]] = {
     Role.OWNER: RESOURCES,
     Role.ADMIN: RESOURCES - {"keks"},
     Role.OPERATOR: (TEAM_OWNED | INSTALLATION | {"account"}) - {"config"},
-    Role.ANALYST: frozenset({"usage", "requests", "budgets", "keys", "teams", "models", "account"}),
+    Role.ANALYST: frozenset(
+        {"usage", "requests", "uncertain", "budgets", "leases", "keys", "teams", "models", "account"}
+    ),
     Role.AUDITOR: RESOURCES,
 }
 WRITES: dict[str, frozenset[str]] = {

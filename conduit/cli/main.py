@@ -31,6 +31,8 @@ COMMANDS = (
     "users",
     "usage",
     "ledger",
+    "uncertain",
+    "leases",
     "prices",
 )
 

@@ -102,7 +102,13 @@ GROUPS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
             ),
         ),
     ),
-    ("Installation", (Entry("First request", "first-run", "player-play", "keys", write=True),)),
+    (
+        "Installation",
+        (
+            Entry("System", "system", "settings", "system", "s", pages=("uncertain", "worker-release")),
+            Entry("First request", "first-run", "player-play", "keys", write=True),
+        ),
+    ),
 )
 
 

@@ -10,6 +10,7 @@ from conduit.console import (
     palette,
     provider_limits,
     provider_pages,
+    system_page,
     views,
 )
 
@@ -30,6 +31,10 @@ pages: list[URLPattern | URLResolver] = [
     path("budgets", budget_pages.budget_list, name="budgets"),
     path("budgets/raise", budget_pages.budget_raise, name="budget-raise"),
     path("providers", provider_pages.provider_list, name="providers"),
+    path("system", system_page.system, name="system"),
+    path("system/support-bundle", system_page.bundle, name="support-bundle"),
+    path("system/workers/<uuid:worker_id>/release", system_page.release, name="worker-release"),
+    path("system/uncertain/<uuid:attempt_id>", system_page.resolve, name="uncertain"),
     path("providers/<uuid:provider_id>", provider_pages.provider_detail, name="provider-detail"),
     path("providers/<uuid:provider_id>/limits", provider_limits.provider_limits, name="provider-limits"),
 ]

@@ -51,6 +51,8 @@ def pages(world: World) -> list[Page]:
         (f"/usage?group=credential&sub=team&shape=sum&compare=&key={alice}", "usage", False),
         ("/usage?range=last-month&group=endpoint", "usage", False),
         *((f"/requests/{request_id}", "requests", False) for request_id in ids),
+        ("/system", "system", False),
+        ("/system/support-bundle", "system", False),
         ("/first-run", "keys", True),
         ("/first-run/watch?since=1", "requests", False),
     ]

@@ -221,7 +221,7 @@ def test_from_signing_in_to_a_revoked_key() -> None:
             "/credentials",
             f"/credentials/new?provider={provider}",
         ]
-        pages += ["/routes", "/routes/new", "/first-run", f"/requests/{answer.headers['x-request-id']}"]
+        pages += ["/routes", "/routes/new", "/system", "/first-run", f"/requests/{answer.headers['x-request-id']}"]
         pages += ["/budgets", "/budgets?of=customers", "/budgets?of=providers", "/budgets/raise"]
         pages += [f"/providers/{provider}/limits"]
         pages += [f"/requests/{refused_id}", "/usage", "/usage?group=key&sub=model&metric=latency", "/usage?group=tag"]
