@@ -172,11 +172,8 @@ def test_a_figure_that_is_none_is_flagged_and_the_other_stays(  # noqa: PLR0913 
 
 @pytest.mark.parametrize(("wire", "usage"), BUILDERS, ids=IDS)
 def test_nothing_written_is_no_fault_where_nothing_was(wire: Wire, usage: Callable[..., dict[str, Any]]) -> None:
-    for found in (
-        *whole(wire, usage(7, 0), ""),
-        *streamed(wire, [usage(7, 0)], ""),
-        *streamed(wire, [usage(7, 0)], "", 1),
-    ):
+    told = usage(7, 0)
+    for found in (*whole(wire, told, ""), *streamed(wire, [told, told], ""), *streamed(wire, [told, told], "", 1)):
         assert found == Usage(input_tokens=7)
 
 
