@@ -26,7 +26,7 @@ class AnthropicRelay:
 
     @property
     def usage(self) -> Usage | None:
-        return self._cumulative.total()
+        return self._cumulative.total(generated=self.ended and self.frames > 0)
 
     @usage.setter
     def usage(self, value: Usage | None) -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from providers.adapters.counts import Counts
+from providers.adapters.counts import Counts, checked
 from providers.adapters.types import (
     ChatResponse,
     Choice,
@@ -29,7 +29,9 @@ from providers.adapters.types import (
 from providers.errors import InvalidResponse, UpstreamError, refusal
 
 T = TypeVar("T")
-_NULL = msgspec.Raw(b"null")
+_NULL, _EMPTY = msgspec.Raw(b"null"), msgspec.Raw(b"[]")
+# Rounds of the model whose tokens the totals leave out: a summary of the conversation, another model's advice.
+_BESIDE = ("compaction", "advisor_message")
 
 FINISHES: dict[str, Finish] = {
     "end_turn": "stop",
@@ -55,9 +57,7 @@ ERROR_STATUS = {
 }
 
 
-class CacheWire(msgspec.Struct):
-    ephemeral_5m_input_tokens: Any = None
-    ephemeral_1h_input_tokens: Any = None
+_INPUTS = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 
 
 class UsageWire(msgspec.Struct):
@@ -70,6 +70,7 @@ class UsageWire(msgspec.Struct):
     cache_creation: Any = None
     server_tool_use: Any = None
     output_tokens_details: Any = None
+    iterations: Any = None
 
 
 class ErrorWire(msgspec.Struct):
@@ -147,7 +148,7 @@ def read_message(body: bytes) -> ChatResponse:
         id=wire.id,
         model=wire.model,
         choices=(choice,),
-        usage=usage_of(usage) if usage else None,
+        usage=checked(usage_of(usage), generated=bool(parts)) if usage else None,
         service_tier=_tier(wire.usage),
     )
 
@@ -160,7 +161,7 @@ def read_usage(body: bytes) -> Usage | None:
     if wire.content == _NULL:
         raise InvalidResponse("The provider's answer has no `content`.")
     usage = usage_wire(wire.usage)
-    return usage_of(usage) if usage else None
+    return checked(usage_of(usage), generated=wire.content != _EMPTY) if usage else None
 
 
 def usage_wire(usage: object) -> UsageWire | None:
@@ -180,8 +181,12 @@ def usage_of(wire: UsageWire) -> Usage:
     tools = wire.server_tool_use if isinstance(wire.server_tool_use, dict) else {}
     searches = counts.read(tools.get("web_search_requests"))
     output = counts.read(wire.output_tokens, required=True)
+    given = counts.read(wire.input_tokens, required=True)
+    for beside in _rounds_beside(wire.iterations):
+        given += sum(counts.read(beside.get(name)) for name in _INPUTS)
+        output += counts.read(beside.get("output_tokens"))
     return Usage(
-        input_tokens=counts.read(wire.input_tokens, required=True) + read + written,
+        input_tokens=given + read + written,
         output_tokens=output,
         cache_read_tokens=read,
         cache_write_tokens=written,
@@ -190,6 +195,12 @@ def usage_of(wire: UsageWire) -> Usage:
         units={"search": searches} if searches else {},
         flags=counts.flags,
     )
+
+
+def _rounds_beside(iterations: object) -> list[JSONObject]:
+    """Their cached tokens are taken at the plain rate, which is the dearer one but for writes."""
+    listed = iterations if isinstance(iterations, list) else []
+    return [one for one in listed if isinstance(one, dict) and one.get("type") in _BESIDE]
 
 
 def _tier(usage: object) -> str:

@@ -22,6 +22,7 @@ from providers.adapters.anthropic_response import (
     usage_of,
     usage_wire,
 )
+from providers.adapters.counts import LARGEST, Counts, checked
 from providers.adapters.sse import SSEReader
 from providers.adapters.types import (
     CitationSeen,
@@ -85,7 +86,7 @@ class CumulativeUsage:
     def __init__(self) -> None:
         self._wire = UsageWire()
         self._seen = False
-        self._decreased = False
+        self._faults = Counts()
 
     def add(self, usage: object) -> None:
         wire = usage_wire(usage)
@@ -93,22 +94,26 @@ class CumulativeUsage:
             return
         self._seen = True
         for name in UsageWire.__struct_fields__:
-            value = getattr(wire, name)
-            if value is None:
-                continue
-            before = getattr(self._wire, name)
-            if isinstance(value, int) and isinstance(before, int) and 0 <= value < before:
-                self._decreased = True  # a total cannot shrink: the larger one stays
-                continue
-            setattr(self._wire, name, value)
+            setattr(self._wire, name, self._later(getattr(self._wire, name), getattr(wire, name)))
 
-    def total(self) -> Usage | None:
+    def _later(self, before: Any, now: Any) -> Any:
+        """A total cannot shrink, nor turn into something else: what was a count stays, and the fault is noted."""
+        if now is None:
+            return before
+        if isinstance(before, dict) and isinstance(now, dict):
+            return {**before, **{name: self._later(before.get(name), value) for name, value in now.items()}}
+        if type(before) is not int or before < 0 or (type(now) is int and before <= now <= LARGEST):
+            return now
+        if self._faults.read(now) or now == 0:
+            self._faults.note("decreasing")
+        return before
+
+    def total(self, *, generated: bool) -> Usage | None:
         if not self._seen:
             return None
         usage = usage_of(self._wire)
-        if self._decreased:
-            usage.flags = (*usage.flags, "decreasing")
-        return usage
+        usage.flags = tuple(dict.fromkeys((*usage.flags, *self._faults.flags)))
+        return checked(usage, generated=generated)
 
 
 class _Block:
@@ -127,6 +132,7 @@ class AnthropicStreamParser:
         self._usage = CumulativeUsage()
         self._blocks: dict[int, _Block] = {}
         self._tools = 0
+        self._generated = False
         self._finished = self._ended = False
         self._error: UpstreamError | None = None
         self._steps: dict[str, Callable[[EventWire], list[StreamEvent]]] = {
@@ -174,11 +180,12 @@ class AnthropicStreamParser:
     def _start(self, event: EventWire) -> list[StreamEvent]:
         message = event.message or _Message()
         self._usage.add(message.usage)
-        usage = self._usage.total()
+        usage = self._usage.total(generated=False)
         started = Started(id=message.id, model=message.model)
         return [started, UsageSeen(usage)] if usage else [started]
 
     def _open_block(self, event: EventWire) -> list[StreamEvent]:
+        self._generated = True
         block = _Block(event.content_block, -1)
         wire = block.wire
         self._blocks[event.index] = block
@@ -235,7 +242,7 @@ class AnthropicStreamParser:
             self._finished = True
             finish = FINISHES.get(delta.stop_reason, "stop")
             events.append(Finished(finish=finish, stop_sequence=delta.stop_sequence or ""))
-        usage = self._usage.total()
+        usage = self._usage.total(generated=self._generated)
         if usage is not None:
             events.append(UsageSeen(usage))
         return events

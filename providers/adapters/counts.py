@@ -3,11 +3,16 @@
     counts = Counts()
     tokens = counts.read(value)   an int >= 0, whatever `value` is
     counts.flags                  what was wrong: "missing", "negative", "text", "not_integer", "huge", "inconsistent"
+    checked(usage, generated=…)   the same usage, flagged "zero" where nothing is reported of what surely happened
 
 A figure that is no count becomes 0 and is flagged: whoever settles then estimates.
 """
 
 from __future__ import annotations
+
+import msgspec
+
+from providers.adapters.types import Usage
 
 LARGEST = 10**9  # tokens; no answer comes near, a larger figure is a fault of the provider's
 
@@ -45,6 +50,13 @@ class Counts:
     def note(self, flag: str) -> None:
         if flag not in self._flags:
             self._flags.append(flag)
+
+
+def checked(usage: Usage, *, generated: bool) -> Usage:
+    """No prompt has no tokens, and nothing that was `generated` has none either: such a figure is not believed."""
+    if usage.flags or (usage.input_tokens and (usage.output_tokens or not generated)):
+        return usage
+    return msgspec.structs.replace(usage, flags=("zero",))
 
 
 def _fault(value: object) -> str:

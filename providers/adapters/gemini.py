@@ -14,6 +14,7 @@ from urllib.parse import quote
 import msgspec
 
 from providers.adapters.base import Head, Relay, StreamParser, Upstream, UpstreamRequest
+from providers.adapters.counts import checked
 from providers.adapters.gemini_relay import GeminiRelay
 from providers.adapters.gemini_request import SMALLEST_BUDGET, GenerateBody, embedding_body
 from providers.adapters.gemini_response import (
@@ -86,9 +87,10 @@ class GeminiAdapter:
             answer = read_embeddings(body, request.model)
             return _as_base64(answer) if request.encoding == "base64" else answer
         wire = read_answer(body)
-        return ChatResponse(
-            id=wire.response_id, model=wire.model_version, choices=_choices(wire, request.n), usage=usage_of(wire)
-        )
+        usage, choices = usage_of(wire), _choices(wire, request.n)
+        if usage is not None:
+            usage = checked(usage, generated=any(choice.parts for choice in choices))
+        return ChatResponse(id=wire.response_id, model=wire.model_version, choices=choices, usage=usage)
 
     def stream_parser(self, request: ChatRequest) -> StreamParser:
         return GeminiStreamParser(request.n)
@@ -125,7 +127,9 @@ class GeminiAdapter:
             return None
         wire = read_answer(body)
         _require_answer(wire)
-        return usage_of(wire)
+        usage, contents = usage_of(wire), [candidate.content for candidate in wire.candidates or ()]
+        generated = any(content.parts for content in contents if content)
+        return checked(usage, generated=generated) if usage is not None else None
 
     def relay(self, head: Head) -> Relay:
         return GeminiRelay(head.n)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+from providers.adapters.counts import checked
 from providers.adapters.frame_text import JSON_ENDS, string_size
 from providers.adapters.gemini_response import read_answer, usage_of
 from providers.adapters.gemini_stream import FRAME_LIMIT, later_usage
@@ -9,6 +12,7 @@ from providers.adapters.sse import FrameSplitter, SSEReader
 from providers.adapters.types import Usage
 from providers.errors import InvalidResponse, UpstreamCut, UpstreamError
 
+_TOTALS = re.compile(rb'"(?:promptTokenCount|candidatesTokenCount|thoughtsTokenCount)"\s*:\s*(\d{1,9})(?!\d)')
 _BLANK = b"\r\n\r\n"
 _CUT = "The provider's stream broke off before the answer was finished."
 
@@ -25,7 +29,8 @@ class GeminiRelay:
         self._choices = choices
         self._finished: set[int] = set()
         self._metered = b""  # the last frame with usage that was not read yet
-        self._grounded: list[bytes] = []  # frames that also tell of searches
+        self._totals = 0  # the largest sum of input and output tokens so far
+        self._grounded: list[bytes] = []  # frames that also tell of searches, or of larger totals
         self._usage: Usage | None = None
         self._error: UpstreamError | None = None
 
@@ -38,7 +43,7 @@ class GeminiRelay:
                     self._usage = later_usage(self._usage, usage)
         self._grounded.clear()
         self._metered = b""
-        return self._usage
+        return checked(self._usage, generated=self.ended and self.frames > 0) if self._usage is not None else None
 
     @usage.setter
     def usage(self, value: Usage | None) -> None:
@@ -87,6 +92,10 @@ class GeminiRelay:
 
     def _measure(self, frame: bytes) -> None:
         if b'"usageMetadata"' in frame:
+            totals = sum(map(int, _TOTALS.findall(frame)))
+            if totals < self._totals:  # totals that shrink: the frame before this one counts too
+                self._grounded.append(self._metered)
+            self._totals = max(totals, self._totals)
             self._metered = frame
             if b'"webSearchQueries"' in frame:
                 self._grounded.append(frame)

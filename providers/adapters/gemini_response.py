@@ -115,7 +115,7 @@ def usage_of(wire: AnswerWire) -> Usage | None:
     given = counts.read(raw.get("promptTokenCount"), required=True)
     given += counts.read(raw.get("toolUsePromptTokenCount"))
     thoughts = counts.read(raw.get("thoughtsTokenCount"))
-    written = counts.read(raw.get("candidatesTokenCount")) + thoughts
+    written = counts.read(raw.get("candidatesTokenCount"), required=_has_answer(wire)) + thoughts
     searches = sum(_searches(candidate) for candidate in wire.candidates or ())
     return Usage(
         input_tokens=given,
@@ -128,6 +128,12 @@ def usage_of(wire: AnswerWire) -> Usage | None:
         units={"search": searches} if searches else {},
         flags=counts.flags,
     )
+
+
+def _has_answer(wire: AnswerWire) -> bool:
+    """Whether there is anything but thoughts: Gemini leaves a count of nothing out."""
+    contents = [candidate.content for candidate in wire.candidates or () if candidate.content]
+    return any(b'"thought"' not in bytes(part) for content in contents for part in content.parts or ())
 
 
 def _modality(details: object, modality: str) -> object:

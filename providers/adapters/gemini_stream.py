@@ -5,6 +5,7 @@ There is no end marker. A candidate is whole once a chunk gave its finishReason;
 
 from __future__ import annotations
 
+from providers.adapters.counts import checked
 from providers.adapters.gemini_response import (
     citations_of,
     finish_of,
@@ -41,6 +42,7 @@ from providers.adapters.types import (
 from providers.errors import InvalidResponse, UpstreamCut, UpstreamError
 
 _CUT = "The provider's stream broke off before the answer was finished."
+_SILENT = (Started, Finished, UsageSeen)  # events that carry nothing generated
 
 FRAME_LIMIT = 32 * 1024 * 1024  # bytes: generated images come whole in one line
 
@@ -49,8 +51,9 @@ def later_usage(before: Usage | None, now: Usage) -> Usage:
     """Totals cannot shrink: the larger figure stays and is flagged."""
     if before is None:
         return now
-    if now.output_tokens < before.output_tokens:
-        now.output_tokens = before.output_tokens
+    if now.output_tokens < before.output_tokens or now.input_tokens < before.input_tokens:
+        now.output_tokens = max(now.output_tokens, before.output_tokens)
+        now.input_tokens = max(now.input_tokens, before.input_tokens)
         now.flags = (*now.flags, "decreasing")
     if not now.units:
         now.units = before.units
@@ -67,6 +70,7 @@ class GeminiStreamParser:
         self._calls: dict[int, int] = {}  # tool calls so far by choice
         self._finished: set[int] = set()
         self._usage: Usage | None = None
+        self._generated = False
         self._error: UpstreamError | None = None
 
     def feed(self, data: bytes) -> list[StreamEvent]:
@@ -106,10 +110,11 @@ class GeminiStreamParser:
         if wire.prompt_feedback is not None and wire.prompt_feedback.block_reason and not self._finished:
             self._finished.update(range(self._choices))
             events += [Finished(finish="content_filter", choice=choice) for choice in range(self._choices)]
+        self._generated = self._generated or any(not isinstance(event, _SILENT) for event in events)
         usage = usage_of(wire)
         if usage is not None:
             self._usage = later_usage(self._usage, usage)
-            events.append(UsageSeen(self._usage))
+            events.append(UsageSeen(checked(self._usage, generated=self._generated)))
         return events
 
     def _candidate(self, wire: AnswerWire, candidate: CandidateWire, events: list[StreamEvent]) -> None:

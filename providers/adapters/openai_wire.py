@@ -1,7 +1,8 @@
 """What OpenAI's wire format says in answers: choices, usage, errors. Lenient, since many vendors speak it their way.
 
 Reference: the `openai` package's types ChatCompletion, CreateEmbeddingResponse and CompletionUsage. Beyond them are
-read `reasoning_content`, `reasoning` and `reasoning_details` (DeepSeek, vLLM, OpenRouter), `usage.cost` (OpenRouter).
+read `reasoning_content`, `reasoning` and `reasoning_details` (DeepSeek, vLLM, OpenRouter), `usage.cost` (OpenRouter),
+searches (_searches).
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ def usage_of(raw: Mapping[str, Any], *, writes: bool = True) -> Usage:
     if reasoned and raw.get("total_tokens") == given + written + reasoned:
         written += reasoned  # xAI counts reasoning beside the completion
     cached = counts.part(input_detail.get("cached_tokens", raw.get("prompt_cache_hit_tokens")), given)
+    searches = _searches(raw, counts)
     return Usage(
         input_tokens=given,
         output_tokens=written,
@@ -65,9 +67,18 @@ def usage_of(raw: Mapping[str, Any], *, writes: bool = True) -> Usage:
         reasoning_tokens=counts.part(reasoned, written),
         audio_input_tokens=counts.part(input_detail.get("audio_tokens"), given),
         audio_output_tokens=counts.part(output_detail.get("audio_tokens"), written),
+        image_output_tokens=counts.part(output_detail.get("image_tokens"), written),
+        units={"search": searches} if searches else {},
         reported_cost=_cost(raw.get("cost")),
         flags=counts.flags,
     )
+
+
+def _searches(raw: Mapping[str, Any], counts: Counts) -> int:
+    """Searches that are sold by the piece: as Perplexity, xAI and OpenRouter name them. OpenAI itself tells of none."""
+    tools = _object(raw, "server_tool_use")
+    named = (raw.get("num_search_queries"), raw.get("num_sources_used"), tools.get("web_search_requests"))
+    return max(counts.read(value) for value in named)
 
 
 def later_usage(before: Usage | None, now: Usage) -> Usage:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from providers.adapters.counts import checked
 from providers.adapters.openai_wire import FINISH, error_in, logprobs_of, reasoning_parts, usage_of
 from providers.adapters.types import (
     Audio,
@@ -114,6 +115,7 @@ class _Models(msgspec.Struct):
 
 
 _chat = msgspec.json.Decoder(WireChat)
+_choices = msgspec.json.Decoder(list[WireChoice])
 _embeddings = msgspec.json.Decoder(_Embeddings)
 _usage_only = msgspec.json.Decoder(_UsageOnly)
 _usage_unread = msgspec.json.Decoder(_UsageUnread)
@@ -136,7 +138,23 @@ def usage_in(endpoint: Endpoint, body: bytes) -> Usage | None:
         raise error_in(body)
     if isinstance(answer, _UsageUnread):
         return Usage(flags=("huge",))
-    return usage_or_none(answer.usage, writes=endpoint is not Endpoint.EMBEDDINGS)
+    if endpoint is Endpoint.EMBEDDINGS:
+        return _checked(usage_or_none(answer.usage, writes=False), generated=False)
+    usage = usage_or_none(answer.usage)
+    if usage is None or usage.output_tokens:
+        return _checked(usage, generated=True)
+    return _checked(usage, generated=_has_content(answer.choices))
+
+
+def _checked(usage: Usage | None, *, generated: bool) -> Usage | None:
+    return None if usage is None else checked(usage, generated=generated)
+
+
+def _has_content(choices: msgspec.Raw) -> bool:
+    try:
+        return any(_parts(choice.message or WireMessage()) for choice in _choices.decode(choices))
+    except FAULTS:  # something is there that no message of this wire format has
+        return True
 
 
 def usage_or_none(raw: object, *, writes: bool = True) -> Usage | None:
@@ -152,11 +170,12 @@ def chat_response(body: bytes) -> ChatResponse:
         raise error_in(body) from None
     if answer.choices is None or (answer.error and not answer.choices):
         raise error_in(body)
+    choices = tuple([_choice(choice) for choice in answer.choices])
     return ChatResponse(
         id=answer.id or "",
         model=answer.model or "",
-        choices=tuple([_choice(choice) for choice in answer.choices]),
-        usage=usage_or_none(answer.usage),
+        choices=choices,
+        usage=_checked(usage_or_none(answer.usage), generated=any(choice.parts for choice in choices)),
         created=int(answer.created or 0),
         service_tier=answer.service_tier or "",
     )
@@ -172,7 +191,7 @@ def embedding_response(request: EmbeddingRequest, body: bytes) -> EmbeddingRespo
     vectors = tuple([item.embedding for item in sorted(answer.data, key=lambda item: item.index)])
     if not all(_is_vector(vector) for vector in vectors):
         raise InvalidResponse("The provider sent a vector that is not base64 of 32-bit floats.", status=200)
-    spent = usage_or_none(answer.usage, writes=False)
+    spent = _checked(usage_or_none(answer.usage, writes=False), generated=False)
     return EmbeddingResponse(model=answer.model or "", vectors=vectors, usage=spent)
 
 

@@ -10,6 +10,7 @@ import re
 
 import msgspec
 
+from providers.adapters.counts import checked
 from providers.adapters.frame_text import JSON_ENDS
 from providers.adapters.openai_wire import error_in, later_usage, refusal_in_answer
 from providers.adapters.openai_wire_answer import ABSENT, FAULTS, usage_or_none
@@ -86,6 +87,8 @@ class OpenAIRelay:
                 relayed = relayed.rstrip(b"\r\n") + b"\n\n"
         if not self.ended:
             raise UpstreamCut("The provider's stream ended before its end marker.")
+        if self.usage is not None:
+            self.usage = checked(self.usage, generated=self.frames > 0)
         return relayed
 
     def _frame(self, frame: bytes) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from providers.adapters.counts import checked
 from providers.adapters.openai_wire import (
     FINISH,
     error_in,
@@ -47,6 +48,7 @@ from providers.errors import InvalidResponse, UpstreamCut, UpstreamError
 
 DONE = b"[DONE]"
 STREAM_LIMIT = 8 * 1024 * 1024  # bytes of one event: audio and images come whole
+_SILENT = (Started, Finished, UsageSeen)  # events that carry nothing generated
 _chunk = msgspec.json.Decoder(WireChat)
 
 
@@ -60,6 +62,7 @@ class OpenAIStream:
         self._started = False
         self._ended = False
         self._usage: Usage | None = None
+        self._generated = False
         self._error: UpstreamError | None = None
         self._calls: dict[tuple[int, int], str] = {}  # (choice, index) of an open tool call -> its id
 
@@ -107,10 +110,11 @@ class OpenAIStream:
             events.append(Started(id=chunk.id or "", model=chunk.model or "", created=int(chunk.created or 0)))
         for choice in chunk.choices or ():
             self._choice(choice, events)
+        self._generated = self._generated or any(not isinstance(event, _SILENT) for event in events)
         usage = usage_or_none(chunk.usage)
         if usage is not None:
             self._usage = later_usage(self._usage, usage)
-            events.append(UsageSeen(usage=self._usage))
+            events.append(UsageSeen(usage=checked(self._usage, generated=self._generated)))
 
     def _choice(self, choice: WireChoice, events: list[StreamEvent]) -> None:
         index = choice.index
