@@ -35,36 +35,38 @@ def rates_now(scopes: Sequence[RateScope]) -> list[RateNow]:
     """One for each scope, in one round trip. Counters exist only for limits that are set; others answer 0."""
     if not scopes:
         return []
-    minute = int(time.time() // 60)
     try:
-        answers = _ask(scopes, minute)
+        answers = _ask(scopes)
     except (RedisError, OSError) as error:
         log.warning("rates_unknown", reason=str(error) or type(error).__name__)
         return [RateNow(scope) for scope in scopes]
     at = time.time()
     return [
-        RateNow(scope, _number(answers[i]), _number(answers[i + 1]), _slots(answers[i + 2], at))
-        for i, scope in zip(range(0, len(answers), 3), scopes, strict=True)
+        RateNow(scope, _used(requests, scope.rpm, at), _used(tokens, scope.tpm, at), _slots(parallel, at))
+        for scope, requests, tokens, parallel in zip(scopes, answers[::3], answers[1::3], answers[2::3], strict=True)
     ]
 
 
-def _ask(scopes: Sequence[RateScope], minute: int) -> list[Any]:
+def _ask(scopes: Sequence[RateScope]) -> list[Any]:
     client = Redis.from_url(
         settings.VALKEY_URL or "redis://127.0.0.1:1", socket_timeout=DEADLINE, socket_connect_timeout=DEADLINE
     )
     with client, client.pipeline(transaction=False) as pipe:
         for scope in scopes:
-            pipe.get(f"conduit:rpm:{scope.id}:{minute}")
-            pipe.get(f"conduit:tpm:{scope.id}:{minute}")
+            pipe.hmget(f"conduit:rpm:{scope.id}", "minute", "used")
+            pipe.hmget(f"conduit:tpm:{scope.id}", "minute", "used")
             pipe.hvals(f"conduit:par:{scope.id}")
         return list(pipe.execute())
 
 
-def _number(answer: bytes | None) -> int:
-    return max(0, int(answer or 0))
+def _used(counter: Sequence[bytes | None], limit: int | None, at: float) -> int:
+    """In this minute: what an earlier one used beyond its limit is owed by those that follow."""
+    minute, used = (int(figure or 0) for figure in counter)
+    passed = int(at // 60) - minute
+    return max(0, used - (limit or 0) * passed) if passed > 0 else max(0, used)
 
 
 def _slots(held: list[bytes], at: float) -> int:
-    """Each is "slots expiry"; those of a worker that died have expired."""
+    """Each is "slots expiry" in milliseconds; those of a worker that died have expired."""
     pairs = [value.split() for value in held]
-    return sum(int(slots) for slots, expiry in pairs if float(expiry) >= at)
+    return sum(int(slots) for slots, expiry in pairs if int(expiry) >= at * 1000)

@@ -140,7 +140,8 @@ def test_a_provider_is_given_budgets_and_keeps_what_was_spent_when_they_change(o
     actions = list(AuditEntry.objects.order_by("id").values_list("action", flat=True))
     assert actions[-4:] == ["provider.create", "budget.set", "budget.set", "provider.update"]
 
-    (entry,) = entries.load_provider_budgets(Provider.objects.get().id)
+    provider = Provider.objects.get()
+    (entry,) = entries.load_provider_budgets(provider.id, provider.name)
     assert (entry.id, entry.owner_kind, entry.owner_name, entry.limit_nanos) == (
         row.id,
         "provider",

@@ -49,8 +49,8 @@ async def test_the_counters_of_every_worker_are_shown(valkey_url: str) -> None:
 
 async def test_slots_of_a_worker_that_died_count_no_more(valkey_url: str) -> None:
     client, limited = Redis.from_url(valkey_url), scope(parallel=8)
-    await client.hset(f"conduit:par:{limited.id}", mapping={"dead": f"5 {int(time.time()) - 1}"})  # type: ignore[misc]
-    await client.hset(f"conduit:par:{limited.id}", mapping={"live": f"3 {int(time.time()) + 60}"})  # type: ignore[misc]
+    await client.hset(f"conduit:par:{limited.id}", mapping={"dead": f"5 {int(time.time() - 1) * 1000}"})  # type: ignore[misc]
+    await client.hset(f"conduit:par:{limited.id}", mapping={"live": f"3 {int(time.time() + 60) * 1000}"})  # type: ignore[misc]
     await client.aclose()
     assert rates_now([limited])[0].parallel == 3
 

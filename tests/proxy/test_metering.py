@@ -129,9 +129,10 @@ def test_a_price_of_ones_own_wins_and_is_on_the_event(gateway: RunningGateway) -
     assert (event.price_id, event.cost_nanos) == (price.id, 11)
     # The provider's invoice knows nothing of our override, so the oracle must not compare them.
     price.delete()
-    from usage.models import UsageEvent, UsageHour
+    from usage.models import UsageDay, UsageEvent, UsageHour
 
     UsageHour.objects.filter(route="dear").delete()
+    UsageDay.objects.filter(route="dear").delete()
     UsageEvent.objects.filter(route="dear").delete()
     _forget(gateway, event.id)
 
