@@ -15,6 +15,7 @@ from uuid import UUID
 import msgspec
 
 from conduit.core.clock import now
+from keys.budget_owners import owner_names
 from keys.budgets import Bounds, period_bounds
 from keys.models import Budget, Customer, KeySecret, KeyState, OwnerKind, Team, VirtualKey
 
@@ -152,10 +153,14 @@ def budget_entry(row: Budget, owner_name: str) -> BudgetEntry:
     )
 
 
-def load_provider_budgets(provider_id: UUID, name: str) -> tuple[BudgetEntry, ...]:
-    """What may be spent at this provider by everybody together."""
-    rows = Budget.objects.filter(owner_kind=OwnerKind.PROVIDER, owner_id=provider_id, removed_at=None).order_by("id")
-    return tuple(budget_entry(row, name) for row in rows)
+def load_provider_budgets() -> dict[UUID, tuple[BudgetEntry, ...]]:
+    """What may be spent at each provider by everybody together; those without budgets are left out."""
+    rows = list(Budget.objects.filter(owner_kind=OwnerKind.PROVIDER, removed_at=None).order_by("id"))
+    names = owner_names(rows)
+    found: dict[UUID, list[BudgetEntry]] = {}
+    for row in rows:
+        found.setdefault(row.owner_id, []).append(budget_entry(row, names.get((row.owner_kind, row.owner_id), "")))
+    return {owner: tuple(budgets) for owner, budgets in found.items()}
 
 
 class CustomerEntry(msgspec.Struct, frozen=True):

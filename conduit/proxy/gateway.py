@@ -22,6 +22,7 @@ from conduit.core import keyring
 from conduit.core.ids import uuid7
 from conduit.proxy import errors, metrics, snapshot
 from conduit.proxy.bank import PostgresBank
+from conduit.proxy.errors import ApiError
 from conduit.proxy.idempotency import IdempotentCalls
 from conduit.proxy.rate_gate import RateGate
 from conduit.proxy.request_log import RequestLog
@@ -64,6 +65,7 @@ class Gateway:
         self._database = Database()
         self._customers: OrderedDict[tuple[UUID | None, str], CustomerEntry | None] = OrderedDict()
         self._provider_budgets: dict[UUID, tuple[BudgetEntry, ...]] = {}
+        self._provider_budgets_changed = True
         self._prices: dict[tuple[UUID, str], PriceRow | None] = {}
         self._watcher = Watcher(self)
         self._tasks: list[asyncio.Task[None]] = []
@@ -90,6 +92,7 @@ class Gateway:
         self._valkey = valkey
         self.rates = RateGate(RateLimits(valkey, worker))
         await self.snapshot_changed()
+        await self._load_provider_budgets()
         self._tasks.append(asyncio.create_task(self._watcher.run(), name="watcher"))
         self._tasks.append(asyncio.create_task(self.holds.run(), name="holds"))
         self._tasks.append(asyncio.create_task(self._tick_forever(), name="tick"))
@@ -127,7 +130,7 @@ class Gateway:
         self.keys.drop(key)
         self._customers.clear()
         if key is None:
-            self._provider_budgets.clear()
+            self._provider_budgets_changed = True
 
     def budget_changed(self, budget: UUID) -> None:
         self.holds.doubt(budget)
@@ -153,8 +156,10 @@ class Gateway:
         metrics.WAITING.set(self.holds.waiting)
         metrics.EXCHANGES.inc(self._bank.take_questions())
         await self.rates.limits.tick()
-        with suppress(BankAway):  # the watcher tells
+        with suppress(BankAway, DatabaseError, ApiError):  # the watcher tells
             await self.holds.tick(self.now())
+            if self._provider_budgets_changed:
+                await self._load_provider_budgets()
 
     # --- what a request asks
 
@@ -192,19 +197,20 @@ class Gateway:
             except BankAway as error:
                 raise errors.budget_unavailable() from error
 
-    async def provider_budgets(self, provider: ProviderEntry) -> tuple[BudgetEntry, ...]:
+    def provider_budgets(self, provider: ProviderEntry) -> tuple[BudgetEntry, ...]:
         """What may be spent there by everybody together."""
+        return self._provider_budgets.get(provider.id, ())
+
+    async def _load_provider_budgets(self) -> None:
+        """Raises DatabaseError or ApiError; then those known before stay in force."""
+        self._provider_budgets_changed = False
         try:
-            return self._provider_budgets[provider.id]
-        except KeyError:
-            pass
-        try:
-            found = await self._database.soon(entries.load_provider_budgets, provider.id, provider.name)
-        except DatabaseError as error:
-            raise errors.budget_unavailable() from error
-        await self._follow(found)
-        self._provider_budgets[provider.id] = found
-        return found
+            found = await self._database.soon(entries.load_provider_budgets)
+            await self._follow(tuple(budget for budgets in found.values() for budget in budgets))
+        except BaseException:
+            self._provider_budgets_changed = True
+            raise
+        self._provider_budgets = found
 
     async def hold(self, budgets: Sequence[BudgetEntry], request: Request) -> tuple[Hold, int]:
         """The hold, and the instant it counts at in microseconds. Raises keys.holds.Refused."""

@@ -108,7 +108,7 @@ async def _begin(gateway: Gateway, call: Call, candidate: Candidate, route: Rout
     """Holds the worst case and records the attempt as dispatched. Raises ApiError; then nothing is held."""
     target, attempt_id = candidate.target, uuid7()
     price = gateway.price(target)
-    budgets = (*call.budgets, *await gateway.provider_budgets(target.provider))
+    budgets = (*call.budgets, *gateway.provider_budgets(target.provider))
     reserved = await reservation.reserve(gateway, call, target, price, budgets)
     try:
         request = _build(call, candidate, route, reserved.cap, attempt_id)

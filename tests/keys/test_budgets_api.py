@@ -141,7 +141,7 @@ def test_a_provider_is_given_budgets_and_keeps_what_was_spent_when_they_change(o
     assert actions[-4:] == ["provider.create", "budget.set", "budget.set", "provider.update"]
 
     provider = Provider.objects.get()
-    (entry,) = entries.load_provider_budgets(provider.id, provider.name)
+    (entry,) = entries.load_provider_budgets()[provider.id]
     assert (entry.id, entry.owner_kind, entry.owner_name, entry.limit_nanos) == (
         row.id,
         "provider",

@@ -170,7 +170,7 @@ def test_a_providers_budget_sends_requests_to_the_next_target(gateway: RunningGa
     first = sandbox_provider("budgeted", gateway.sandbox, prefix="budgeted/")
     gateway.route("budgeted", (first, "sandbox-dear"), (gateway.provider("sandbox"), "sandbox-dear"))
     set_budgets(OwnerKind.PROVIDER, first.id, [{"limit_usd": "0.0065"}], actor=SYSTEM)
-    gateway.refresh()
+    wait_for(lambda: gateway.app.gateway._provider_budgets.get(first.id))
     body = {"model": "budgeted", "max_tokens": 100}
     used = [gateway.chat("words: 100", **body).headers["x-conduit-provider"] for _ in range(2)]
     assert used == ["budgeted", "sandbox"]
