@@ -223,6 +223,15 @@ class RateLimits:
         else:
             self._reachable = True
 
+    def unused(self, scope: RateScope) -> tuple[int, int, int]:
+        """Requests, tokens and parallel slots that this worker borrowed of a scope and could still give to callers."""
+        minute, left = int(time.time() // 60), []
+        for name in ("rpm", "tpm"):
+            meter = self._meters.get(f"{name}:{scope.id}")
+            left.append(meter.left if meter is not None and meter.minute == minute else 0)
+        slots = self._slots.get(f"par:{scope.id}")
+        return left[0], left[1], slots.held - slots.busy if slots is not None else 0
+
     def _check_away(self) -> None:
         """Raises TimeoutError for AWAY_SECONDS after a failure, but for the one request that tries again."""
         if not self._reachable and time.monotonic() < self._asked_again:

@@ -20,7 +20,7 @@ from keys.models import VirtualKey
 from providers.models import Credential, Provider
 from usage import charts, figures, log
 from usage.models import Exactness, Price, UsageEvent
-from usage.traces import checks_of
+from usage.traces import checks_of, for_actor
 
 OUTCOMES = (("", "All"), ("ok", "Served"), ("error", "Errors"), ("refused", "Refused"), ("cancelled", "Client left"))
 EXACTNESS = (("", "Exact or not"), *((name.value, name.label) for name in Exactness))
@@ -215,7 +215,7 @@ def request_detail(request: HttpRequest, actor: Actor, request_id: str) -> HttpR
     if not events:
         raise NotFound("")
     final, refused = events[-1], events[-1].attempt == 0
-    checks = checks_of(final)
+    checks = checks_of(final, for_actor(actor, final.trace))
     stopped = next((check for check in checks if check.result == "stop"), None)
     cost = sum(event.cost_nanos for event in events)
     exactness = log.least_exact(event.exactness for event in events)

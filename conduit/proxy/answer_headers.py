@@ -31,7 +31,7 @@ def of_attempt(gateway: Gateway, call: Call, candidate: Candidate, attempt: Atte
         headers.append((b"x-conduit-cost-usd", format_usd(attempt.cost.nanos).encode()))
     if call.dropped:
         headers.append((b"x-conduit-dropped-params", plain(",".join(call.dropped))))
-    return headers + call.limit_headers + _of_budgets(gateway, call)
+    return headers + call.limit_headers + of_budgets(gateway, call)
 
 
 def of_limit(call: Call, what: bytes, meter: Meter) -> Headers:
@@ -49,7 +49,7 @@ def of_limit(call: Call, what: bytes, meter: Meter) -> Headers:
     return headers
 
 
-def _of_budgets(gateway: Gateway, call: Call) -> Headers:
+def of_budgets(gateway: Gateway, call: Call) -> Headers:
     """`x-conduit-budget-remaining-usd`: the least that any of the budgets has left."""
     if not call.budgets:
         return []

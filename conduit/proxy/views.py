@@ -13,7 +13,7 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import BasePermission
 from rest_framework.views import APIView
 
-from conduit.proxy import errors, holder, pipeline, settlement
+from conduit.proxy import dry_run, errors, holder, pipeline, settlement
 from conduit.proxy.call import JSON, Answer, Call, Headers, Incoming
 from conduit.proxy.dialects.registry import DIALECTS
 from conduit.proxy.errors import ApiError
@@ -97,7 +97,10 @@ class ProxyView(APIView):
     async def _act(self, call: Call) -> Answer:
         action = call.path.action
         if action == "generate":
+            dry = dry_run.asked(call)
             call.timeout = _timeout(call.headers)
+            if dry:
+                return await dry_run.run(self.gateway, call)
             return await pipeline.run(self.gateway, call)
         if action == "count":
             return holder.count_tokens(self.gateway, call)
