@@ -176,7 +176,7 @@ def _budget(line: Line, result: Result) -> Check:
         return Check("Budgets", result, "the database could not be asked, and the leases were spent")
     kind, name = owner_of(line)
     window = str(line.get("window", ""))
-    title = f"Budget: {name or kind}{'' if window in ('', 'lifetime') else f', {window}'}"
+    title = f"Budget: {kind} {name}{'' if window in ('', 'lifetime') else f', {window}'}"
     settled, limit = line.get("settled"), line.get("limit")
     return Check(
         title,
