@@ -104,7 +104,9 @@ def _budget(line: Line) -> list[Remedy]:
     owner, budget = str(line.get("scope", "")), str(line.get("budget", ""))
     window = "" if line.get("window") in (None, "lifetime") else f"{line['window']} "
     resets = line.get("resets_at")
-    wait = [Remedy(f"Wait until it resets at {resets}", "caller")] if resets else []
+    needed, limit = line.get("least", line.get("hold", 0)), line.get("limit")
+    ever = not isinstance(limit, int) or needed <= limit  # else it fits in no window
+    wait = [Remedy(f"Wait until it resets at {resets}", "caller")] if resets and ever else []
     if line.get("reason") == "busy":
         return [Remedy("Wait for requests in flight to settle", "caller")]
     raised = f"Raise the {window}budget of {owner}"

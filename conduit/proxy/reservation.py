@@ -79,7 +79,7 @@ async def reserve(
         slices = gateway.holds.slices(budgets, gateway.now())
         call.trace += lines_of_refusal(plan, target, slices, refused)
         raise refusal(refused) from refused
-    call.trace += [line(one, hold.nanos) for one in hold.slices]
+    call.trace += [line(one, hold.nanos, taken=taken) for one, taken in zip(hold.slices, hold.taken, strict=True)]
     return Reserved(hold, plan.cap(hold.nanos), time_us)
 
 
@@ -102,18 +102,21 @@ def plan_of(call: Call, target: TargetEntry, price: PriceRow | None, budgets: Se
     return Plan(price, len(call.body), full, lowest, head.n, written)
 
 
-def line(one: Slice, nanos: int, *, ok: bool = True) -> dict[str, object]:
-    """One budget's figures at this instant, for the decision trace."""
-    return {
+def line(one: Slice, nanos: int, *, ok: bool = True, taken: int = 0) -> dict[str, object]:
+    """One budget's figures before the hold, for the decision trace. `taken`: what of its `held` is the hold itself."""
+    figures: dict[str, object] = {
         "check": "budget",
         "ok": ok,
         "scope": f"{one.entry.owner_kind} {one.entry.owner_name}",
         "window": one.entry.window,
         "limit": one.allowed,
         "settled": one.settled,
-        "held": one.held + one.elsewhere,
+        "held": one.held + one.elsewhere - taken,
         "hold": nanos,
     }
+    if not one.hard:
+        figures["kind"] = "soft"
+    return figures
 
 
 def worst_case_line(plan: Plan, target: TargetEntry, nanos: int) -> dict[str, object]:

@@ -249,6 +249,17 @@ def test_a_simulation_goes_on_behind_the_first_refusal(gateway: RunningGateway) 
     assert (candidate["credential"], candidate["price"]["rates"]["input"]) == ("main", "0.15")
 
 
+def test_the_trace_tells_what_was_there_before_the_hold(gateway: RunningGateway) -> None:
+    key = gateway.key(budgets=[{"limit_usd": "0.0002"}])
+    served = gateway.event(gateway.chat(key=key, max_tokens=10))
+    (found,) = [line for line in served.trace if line["check"] == "budget"]
+    assert (found["limit"], found["settled"], found["held"], found["hold"]) == (200_000, 0, 0, served.held_nanos)
+    refused = gateway.event(gateway.chat(key=key, max_tokens=1_000))
+    worst, last = refused.trace
+    assert (worst["check"], worst["output_tokens"], worst["most"]) == ("worst_case", 1_000, last["hold"])
+    assert (last["reason"], last["settled"], last["budget"]) == ("exceeded", served.cost_nanos, str(served.budgets[0]))
+
+
 @pytest.mark.parametrize(("dialect", "endpoint"), [("anthropic", None), ("gemini", None), ("openai", "embeddings")])
 def test_a_simulation_needs_no_body_in_any_dialect(gateway: RunningGateway, dialect: str, endpoint: Any) -> None:
     model = "sandbox-embed" if endpoint else "sandbox-echo"

@@ -69,6 +69,8 @@ def test_a_refusal_tells_its_figures_then_and_now_and_the_way_out(owner: ApiClie
         "Raise the day budget of key forecast by $0.01, or send a shorter prompt, or ask for fewer output tokens,"
         " or wait until it resets at 2026-11-21T00:00:00Z"
     )
+    small = line(owned("key", key.id), ok=False, hold=6 * CENT, resets_at="2026-11-21T00:00:00Z")
+    assert "reset" not in remedies.in_words(small), "it fits in no window"
     assert body["now"] == {"passes": True, "found": "$0.0500 is free, $0.0200 is needed"}
     update_key(key, actor=SYSTEM, changes={"budgets": [{"limit_usd": "0.02", "window": "day"}]})
     assert owner.get(f"/requests/{blocked(key, mine)}").json()["refused"]["now"]["passes"] is False
