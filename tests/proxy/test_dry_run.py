@@ -195,6 +195,18 @@ def test_what_only_requests_in_flight_prevent_waits(gateway: RunningGateway) -> 
         assert dry(gateway, key=raw, text="words: 3", model="sandbox-lorem", max_tokens=200)["waits"] is False
 
 
+def test_what_others_spent_meanwhile_is_known(gateway: RunningGateway) -> None:
+    key = gateway.key(budgets=[{"limit_usd": "0.01"}])
+    assert dry(gateway, key=key)["decision"] == "allowed"
+    period = BudgetPeriod.objects.filter(budget__owner_id=row(key).id)
+    period.update(settled_nanos=10_000_000)
+    try:
+        assert dry(gateway, key=key)["code"] == "budget_exceeded"
+    finally:
+        period.update(settled_nanos=0)
+    assert dry(gateway, key=key)["decision"] == "allowed"
+
+
 def test_every_dialect_answers_the_decision(gateway: RunningGateway, speaker: Speaker) -> None:
     key = gateway.key(budgets=[{"limit_usd": "1"}])
     body = speaker.ask(gateway.url, key, cap=50, headers=DRY).json()
