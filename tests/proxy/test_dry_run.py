@@ -46,7 +46,8 @@ def lines(body: dict[str, Any], check: str) -> list[dict[str, Any]]:
 
 
 def traces_of_use(gateway: RunningGateway) -> dict[str, Any]:
-    """Everything that a request moves."""
+    """Everything that a request moves, once what went before is in the ledger."""
+    gateway.ship()
     inner = gateway.app.gateway
     return {
         "journal": (inner.journal._sequence, inner.journal._position),
