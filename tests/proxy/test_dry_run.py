@@ -16,7 +16,7 @@ from keys.customers import put_customer
 from keys.models import Budget, BudgetPeriod, Lease, VirtualKey
 from keys.teams import create_team
 from providers.adapters.types import Dialect, Endpoint
-from tests.harness.gateway import RunningGateway, sandbox_provider
+from tests.harness.gateway import RunningGateway, sandbox_provider, wait_for
 from tests.harness.invoice import read_invoice
 from tests.harness.speakers import Speaker
 from usage.models import UsageEvent
@@ -146,8 +146,8 @@ def test_nothing_moves(gateway: RunningGateway, routes: list[str], minute: None)
     poor = gateway.key(team=team, budgets=[{"limit_usd": "0"}])
     for key in (roomy, poor):
         gateway.chat(key=key)
-    time.sleep(3.2)  # idle slices go back
-    gateway.ship()
+    wait_for(lambda: not traces_of_use(gateway)["periods"]["leased"], 20)  # idle slices go home
+    time.sleep(1.5)  # and idle rates
     dry(gateway, key=roomy)
     before = traces_of_use(gateway)
     for _ in range(5):
