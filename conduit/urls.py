@@ -7,11 +7,12 @@ from django.urls import include, path
 from conduit.access import urls as access
 from conduit.console import urls as console
 from conduit.core import urls as core
+from conduit.proxy import urls as proxy
 from keys import urls as keys
 from providers import urls as providers
 from usage import urls as usage
 
 urlpatterns = [
-    path("api/v1/", include([*access.api, *keys.api, *providers.api, *usage.api])),
+    path("api/v1/", include([*access.api, *keys.api, *providers.api, *usage.api, *proxy.api])),
     path("", include([*core.pages, *access.pages, *console.pages, *keys.pages, *providers.pages, *usage.pages])),
 ]

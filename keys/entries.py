@@ -96,10 +96,23 @@ def load(public_id: str) -> KeyEntry | None:
     ends = [end for end in (secret.expires_at, key.expires_at) if end is not None]
     if any(end <= at for end in ends):
         return None
+    return _entry(key, secret, ends)
+
+
+def of_key(key: VirtualKey) -> tuple[KeyEntry, bool]:
+    """A key's entry by its newest secret, and whether a caller could use it: it is active and a secret is alive."""
+    at = now()
+    secrets = list(KeySecret.objects.filter(key=key).order_by("-created_at"))
+    alive = any(secret.expires_at is None or secret.expires_at > at for secret in secrets)
+    usable = key.state == KeyState.ACTIVE and alive and (key.expires_at is None or key.expires_at > at)
+    return _entry(key, secrets[0] if secrets else KeySecret(key=key, digest=b"", pepper_version=0), ()), usable
+
+
+def _entry(key: VirtualKey, secret: KeySecret, ends: Sequence[datetime]) -> KeyEntry:
     teams = _chain(key.team)
     return KeyEntry(
         id=key.id,
-        public_id=public_id,
+        public_id=secret.public_id,
         name=key.name,
         team_id=key.team_id,
         teams=tuple(team.id for team in teams),

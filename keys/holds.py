@@ -278,6 +278,11 @@ class Holds:
         if fresh:
             await self._exchange(lambda: {one: Demand(one.period, held=one.held) for one in fresh})
 
+    async def look(self, slices: Sequence[Slice]) -> None:
+        """Asks what is left of them now; borrows and returns nothing. Raises BankAway."""
+        if slices:
+            await self._exchange(lambda: {one: Demand(one.period, held=one.held) for one in slices})
+
     def recalled(self, period: int) -> None:
         """Another worker lacks money of this period."""
         for one in self._all():

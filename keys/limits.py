@@ -315,6 +315,17 @@ class RateLimits:
             self._return_soon(slots)
         return again
 
+    def unused(self, scope: RateScope) -> tuple[int, int, int]:
+        """Requests, tokens and parallel slots that this worker borrowed of a scope and could still give to callers."""
+        left = []
+        for name in ("rpm", "tpm"):
+            meter = self._meters.get(f"{name}:{scope.id}")
+            if meter is not None:
+                meter.turn(self.window)
+            left.append(max(0, meter.left) if meter is not None else 0)
+        slots = self._slots.get(f"par:{scope.id}")
+        return left[0], left[1], slots.held - slots.busy if slots is not None else 0
+
     # --- giving back
 
     async def _recalled(self, name: str, number: str) -> None:

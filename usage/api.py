@@ -14,7 +14,7 @@ from rest_framework.response import Response
 from conduit.core.api import ResourceView, actor_of, described, page, parsed
 from conduit.core.errors import InvalidInput
 from providers.providers import find
-from usage import filters, overrides, reports, summaries
+from usage import explanations, filters, overrides, reports, summaries
 from usage import representations as shapes
 from usage.models import Price, UsageEvent
 from usage.verification import verify
@@ -96,7 +96,7 @@ class OneRequest(ResourceView):
 
     @described("Explain a request: its attempts, decision trace and cost arithmetic", response=shapes.RequestOutput)
     def get(self, request: Request, request_id: str) -> Response:
-        return Response(reports.request_body(actor_of(request), request_id))
+        return Response(explanations.request_body(actor_of(request), request_id))
 
 
 class Prices(ResourceView):

@@ -19,7 +19,7 @@ from conduit.access.permissions import scope
 from conduit.core import clock
 from conduit.core.actor import Actor
 from conduit.core.clock import rfc3339
-from conduit.core.errors import InvalidInput, NotFound
+from conduit.core.errors import InvalidInput
 from conduit.core.money import format_usd
 from usage import filters, rollups, summaries
 from usage.models import NIL, UsageEvent
@@ -81,39 +81,6 @@ def _text(value: UUID | None) -> str | None:
 
 def _milliseconds(micros: int | None) -> float | None:
     return None if micros is None else micros / 1000
-
-
-def request_body(actor: Actor, request_id: str) -> dict[str, Any]:
-    """All attempts of a request with their arithmetic and decision trace. Raises NotFound."""
-    found = scope(UsageEvent.objects.filter(request_id=request_id), actor)
-    attempts = list(found.order_by("time", "attempt", "id")[:MOST_ATTEMPTS])
-    if not attempts:
-        raise NotFound("There is no such request.")
-    return {
-        "request_id": request_id,
-        "cost_usd": format_usd(sum(event.cost_nanos for event in attempts)),
-        "trace": next((event.trace for event in reversed(attempts) if event.trace), []),
-        "attempts": [
-            {
-                **event_body(event),
-                "final": event.final,
-                "held_usd": format_usd(event.held_nanos),
-                "overhead_ms": _milliseconds(event.overhead_us),
-                "credential_version": event.credential_version,
-                "budgets": [str(budget) for budget in event.budgets],
-                "arithmetic": [_line(line) for line in event.arithmetic],
-                "flags": event.flags,
-                "error_message": event.error_message or None,
-                "trace": event.trace,
-            }
-            for event in attempts
-        ],
-    }
-
-
-def _line(line: list[Any]) -> dict[str, Any]:
-    unit, count, rate, nanos = line
-    return {"unit": unit, "count": count, "rate_usd_per_million": format_usd(rate), "cost_usd": format_usd(nanos)}
 
 
 # --- export --------------------------------------------------------------------------------------------------------

@@ -77,9 +77,57 @@ class LineOutput(serializers.Serializer[Any]):
     cost_usd = serializers.CharField()
 
 
+class OwnerOutput(serializers.Serializer[Any]):
+    kind = serializers.CharField()
+    name = serializers.CharField(allow_null=True)
+
+
+class PeriodOutput(serializers.Serializer[Any]):
+    id = serializers.CharField()
+    budget = serializers.CharField()
+    owner = OwnerOutput()
+    window = serializers.CharField()
+    starts_at = serializers.DateTimeField()
+    ends_at = serializers.DateTimeField(allow_null=True)
+
+
+class PriceRowOutput(serializers.Serializer[Any]):
+    """`rates` by unit: steps of {from_units, rate_usd_per_million}."""
+
+    id = serializers.CharField()
+    model = serializers.CharField()
+    vendor = serializers.CharField(allow_null=True)
+    source = serializers.CharField()  # type: ignore[assignment]  # a serializer's own name, not used on output
+    effective_from = serializers.DateTimeField()
+    rates = serializers.DictField(child=serializers.ListField(child=serializers.DictField()))
+
+
+class UncertainOutput(serializers.Serializer[Any]):
+    held_usd = serializers.CharField()
+    reason = serializers.CharField()
+    resolved_at = serializers.DateTimeField(allow_null=True)
+    cost_usd = serializers.CharField(allow_null=True)
+
+
+class StandingOutput(serializers.Serializer[Any]):
+    passes = serializers.BooleanField(allow_null=True)
+    found = serializers.CharField()
+
+
+class RefusedOutput(serializers.Serializer[Any]):
+    by = serializers.DictField()
+    would_let_it_pass = serializers.CharField(allow_null=True)
+    now = StandingOutput(allow_null=True)
+
+
 class AttemptOutput(EventOutput):
     final = serializers.BooleanField()
     held_usd = serializers.CharField()
+    released_usd = serializers.CharField()
+    periods = PeriodOutput(many=True)
+    price_row = PriceRowOutput(allow_null=True)
+    settlement = serializers.CharField(allow_null=True)
+    uncertain = UncertainOutput(allow_null=True)
     overhead_ms = serializers.FloatField(allow_null=True)
     credential_version = serializers.IntegerField(allow_null=True)
     budgets = serializers.ListField(child=serializers.CharField())
@@ -93,6 +141,7 @@ class RequestOutput(serializers.Serializer[Any]):
     request_id = serializers.CharField()
     cost_usd = serializers.CharField()
     trace = serializers.ListField(child=serializers.DictField())
+    refused = RefusedOutput(allow_null=True)
     attempts = AttemptOutput(many=True)
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from django.urls import URLPattern, URLResolver, path
 
 from usage import api as resources
-from usage import catalogue_api, explorer_page, uncertain_api, views
+from usage import catalogue_api, explorer_page, request_page, uncertain_api, views
 
 api: list[URLPattern | URLResolver] = [
     path("usage/events", resources.Events.as_view()),
@@ -22,5 +22,5 @@ pages: list[URLPattern | URLResolver] = [
     path("usage/table.csv", explorer_page.usage_table, name="usage-table"),
     path("requests", views.request_list, name="requests"),
     path("requests/fresh", views.request_fresh, name="requests-fresh"),
-    path("requests/<str:request_id>", views.request_detail, name="request-detail"),
+    path("requests/<str:request_id>", request_page.request_detail, name="request-detail"),
 ]

@@ -12,18 +12,17 @@ from django.shortcuts import render
 from django.urls import reverse
 
 from conduit.access.pages import go, page
-from conduit.access.permissions import may, scope
-from conduit.core import clock, wording
+from conduit.access.permissions import scope
+from conduit.core import clock
 from conduit.core.actor import Actor
 from conduit.core.errors import InvalidInput, NotFound
 from keys.models import VirtualKey
-from providers.models import Credential, Provider
+from providers.models import Provider
 from usage import answers, charts, explorer, figures, log
 from usage.filters import DIMENSIONS
 from usage.filters import values as dimension_values
-from usage.models import Exactness, Price, UsageEvent
+from usage.models import Exactness
 from usage.summaries import Span
-from usage.traces import checks_of
 
 OUTCOMES = (("", "All"), ("ok", "Served"), ("error", "Errors"), ("refused", "Refused"), ("cancelled", "Client left"))
 EXACTNESS = (("", "Exact or not"), *((name.value, name.label) for name in Exactness))
@@ -31,13 +30,6 @@ MOST_CHOICES = 200
 OTHERS = ("team", "credential", "customer", "model", "endpoint", "tag")
 DATELESS = {"from": "", "to": "", "cursor": ""}
 COLORS = {"Served": 6, "Error": 5, "Refused": 3}
-DIALECTS = {"openai": "OpenAI", "anthropic": "Anthropic", "gemini": "Gemini"}
-UNITS = {"cache_read": "Cache read", "cache_write_5m": "Cache write, 5 min", "cache_write_1h": "Cache write, 1 h"}
-USAGE_WORDS = {
-    Exactness.EXACT: "sent by the provider",
-    Exactness.ESTIMATED: "estimated: the provider sent none",
-    Exactness.UNCERTAIN: "unknown: the answer was lost, so the whole hold counts until it is reconciled",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,109 +248,3 @@ def request_fresh(request: HttpRequest, actor: Actor) -> HttpResponse:
         "query": _query(request, after="", cursor=""),
     }
     return render(request, "usage/fresh.html", context)
-
-
-@page("requests")
-def request_detail(request: HttpRequest, actor: Actor, request_id: str) -> HttpResponse:
-    events = log.attempts(actor, request_id)
-    if not events:
-        raise NotFound("")
-    final, refused = events[-1], events[-1].attempt == 0
-    checks = checks_of(final)
-    stopped = next((check for check in checks if check.result == "stop"), None)
-    cost = sum(event.cost_nanos for event in events)
-    exactness = log.least_exact(event.exactness for event in events)
-    context = {
-        "crumbs": [{"title": "Requests", "url": reverse("requests")}, {"title": request_id}],
-        "request_id": request_id,
-        "final": final,
-        "refused": refused,
-        "headline": _headline(events),
-        "stopped_title": f"Stopped by the check: {stopped.title}" if stopped else f"Refused: {final.error_code}",
-        "key": _key(actor, final),
-        "dialect_title": DIALECTS.get(final.dialect, final.dialect),
-        "attempts": events,
-        "total": {"cost": cost},
-        "whole_us": _ends(events[-1], events[0]),
-        "waterfall": [] if refused else _waterfall(events),
-        "arithmetic": [_arithmetic(event) for event in events if event.arithmetic],
-        "price": Price.objects.filter(id=final.price_id).first() if final.price_id else None,
-        "exactness": exactness,
-        "usage_words": USAGE_WORDS[Exactness(exactness)],
-        "speed": _speed(final),
-        "checks": checks,
-        "same_as": _same_as(request, request_id),
-    }
-    return render(request, "usage/request.html", context)
-
-
-def _key(actor: Actor, event: UsageEvent) -> VirtualKey | None:
-    if event.key_id is None or not may(actor, "keys", write=False):
-        return None
-    return VirtualKey.objects.filter(id=event.key_id).first()
-
-
-def _headline(events: list[UsageEvent]) -> str:
-    final = events[-1]
-    if final.attempt == 0:
-        return f"{final.status} refused"
-    if final.outcome == "cancelled":
-        return "client left"
-    if final.outcome == "ok" and len(events) > 1:
-        return f"{final.status}, absorbed {wording.plural(len(events) - 1, 'failure')}"
-    return f"{final.status} {final.error_code}".strip()
-
-
-def _starts_us(event: UsageEvent, first: UsageEvent) -> int:
-    return int((event.time - first.time).total_seconds() * 1_000_000)
-
-
-def _ends(event: UsageEvent, first: UsageEvent) -> int:
-    return _starts_us(event, first) + event.latency_us
-
-
-def _waterfall(events: list[UsageEvent]) -> list[dict[str, Any]]:
-    whole = max(max(_ends(event, events[0]) for event in events), 1)
-    providers = dict(Provider.objects.filter(id__in=[e.provider_id for e in events]).values_list("id", "name"))
-    owned = dict(Credential.objects.filter(id__in=[e.credential_id for e in events]).values_list("id", "name"))
-    rows = []
-    for event in events:
-        starts = _starts_us(event, events[0])
-        wait = min(event.ttft_us or 0, event.latency_us)
-        ok = event.outcome == "ok"
-        rows.append(
-            {
-                "event": event,
-                "provider_name": providers.get(event.provider_id, "") if event.provider_id else "",
-                "credential_name": owned.get(event.credential_id, "") if event.credential_id else "",
-                "starts_us": starts,
-                "lead": starts * 100 / whole,
-                "wait": wait * 100 / whole,
-                "run": (event.latency_us - wait) * 100 / whole,
-                "css": "f1" if ok else "fbad",
-                "words": f"{wording.microseconds(starts)} to {wording.microseconds(starts + event.latency_us)}",
-                "outcome_words": f"{event.status} {event.error_code}".strip() if not ok else str(event.status),
-                "detail": event.error_message
-                or (f"first token after {wording.microseconds(wait)} (grey)" if wait else ""),
-            }
-        )
-    return rows
-
-
-def _arithmetic(event: UsageEvent) -> dict[str, Any]:
-    lines = [
-        {"title": UNITS.get(unit, unit.replace("_", " ").capitalize()), "count": count, "rate": rate, "nanos": nanos}
-        for unit, count, rate, nanos in event.arithmetic
-    ]
-    return {"attempt": event.attempt, "lines": lines, "total": event.cost_nanos}
-
-
-def _speed(final: UsageEvent) -> str:
-    seconds = (final.latency_us - (final.ttft_us or 0)) / 1_000_000
-    return f"{final.output_tokens / seconds:,.0f}" if final.stream and seconds > 0 and final.output_tokens > 1 else ""
-
-
-def _same_as(request: HttpRequest, request_id: str) -> list[dict[str, str]]:
-    base = f"{request.scheme}://{request.get_host()}"
-    text = f'curl \\\n  {base}/api/v1/requests/{request_id} \\\n  -H "Authorization: Bearer $CONDUIT_TOKEN"'
-    return [{"ident": "1", "title": "curl", "text": text}]

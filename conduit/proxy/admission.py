@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from conduit.proxy import errors
 from conduit.proxy.call import Call
-from providers.routing import RouteEntry
+from keys.entries import CustomerEntry
+from providers.routing import RouteEntry, Routing
 
 if TYPE_CHECKING:
     from conduit.proxy.gateway import Gateway
@@ -16,12 +17,19 @@ MAX_TAGS, MAX_TAG_CHARACTERS = 16, 64
 
 def check_key(call: Call) -> None:
     """Address and endpoint: what can be said before the body is read."""
-    key = call.key
-    if not key.may_come_from(call.address):
+    check_address(call)
+    check_endpoint(call)
+
+
+def check_address(call: Call) -> None:
+    if not call.key.may_come_from(call.address):
         call.trace.append({"check": "address", "ok": False, "address": call.address})
         raise errors.address_not_allowed()
+
+
+def check_endpoint(call: Call) -> None:
     endpoint = call.path.endpoint.value
-    if not key.may_use_endpoint(endpoint):
+    if not call.key.may_use_endpoint(endpoint):
         call.trace.append({"check": "endpoint", "ok": False, "endpoint": endpoint})
         raise errors.endpoint_not_allowed(endpoint)
 
@@ -38,10 +46,18 @@ def read_tags(call: Call) -> None:
 
 def find_route(gateway: Gateway, call: Call, name: str) -> RouteEntry:
     """The route of this name, if the key may use it."""
+    check_model(call, name)
+    return check_route(gateway.snapshot.routing, call, name)
+
+
+def check_model(call: Call, name: str) -> None:
     if not call.key.may_use_model(name):
         call.trace.append({"check": "model", "ok": False, "model": name[:200]})
         raise errors.model_not_allowed(name)
-    route = gateway.snapshot.routing.routes.get(name)
+
+
+def check_route(routing: Routing, call: Call, name: str) -> RouteEntry:
+    route = routing.routes.get(name)
     if route is None:
         call.trace.append({"check": "route", "ok": False, "route": name[:200]})
         raise errors.model_not_found(name)
@@ -51,10 +67,15 @@ def find_route(gateway: Gateway, call: Call, name: str) -> RouteEntry:
 async def check_customer(gateway: Gateway, call: Call, name: str) -> None:
     """A customer of the key's team may be blocked or have budgets and rates of its own."""
     call.customer = name[:254]
+    take_customer(call, await gateway.customer(call.key.team_id, call.customer) if name else None)
+
+
+def take_customer(call: Call, entry: CustomerEntry | None) -> None:
+    """The limits that the call is under; None: the customer has none of its own."""
     call.budgets, call.rates = call.key.budgets, call.key.rates
-    entry = await gateway.customer(call.key.team_id, call.customer) if name else None
     if entry is None:
         return
+    name = call.customer
     if entry.blocked:
         call.trace.append({"check": "customer", "ok": False, "customer": call.customer})
         raise errors.customer_blocked(name)

@@ -32,7 +32,7 @@ def of_attempt(gateway: Gateway, call: Call, candidate: Candidate, attempt: Atte
         headers.append((b"x-conduit-cost-usd", format_usd(attempt.cost.nanos).encode()))
     if call.dropped:
         headers.append((b"x-conduit-dropped-params", plain(",".join(call.dropped))))
-    return headers + of_limits(call) + _of_budgets(gateway, call)
+    return headers + of_limits(call) + of_budgets(gateway, call)
 
 
 def of_limits(call: Call) -> Headers:
@@ -71,7 +71,7 @@ def _of_limit(call: Call, what: bytes, meter: Meter, remaining: int) -> Headers:
     return headers
 
 
-def _of_budgets(gateway: Gateway, call: Call) -> Headers:
+def of_budgets(gateway: Gateway, call: Call) -> Headers:
     """`x-conduit-budget-remaining-usd`: the least that any of the budgets has left."""
     if not call.budgets:
         return []

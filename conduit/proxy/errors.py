@@ -92,6 +92,7 @@ def candidates_limited(route: str, retry_after: float | None) -> ApiError:
     """Every candidate is at the limit that an operator set for its provider or credential. None: it never fits."""
     message = f"Every provider of the route {route!r} is at its rate limit."
     error = ApiError(429, "rate_limit_error", "upstream_rate_limited", message, retry_after=retry_after)
+    error.elsewhere = True
     if retry_after is None:
         error.headers["x-should-retry"] = "false"
     return error

@@ -111,14 +111,14 @@ async def _begin(gateway: Gateway, call: Call, candidate: Candidate, route: Rout
     budgets = (*call.budgets, *gateway.provider_budgets(target.provider))
     reserved = await reservation.reserve(gateway, call, target, price, budgets)
     try:
-        request = _build(call, candidate, route, reserved.cap, attempt_id)
+        request = build(call, candidate, route, reserved.cap, attempt_id)
         return _Begun(candidate, Attempt(gateway, call, candidate, price, reserved, attempt_id), request)
     except BaseException:
         gateway.holds.settle(reserved.hold, 0)
         raise
 
 
-def _build(call: Call, candidate: Candidate, route: RouteEntry, cap: int | None, attempt_id: UUID) -> UpstreamRequest:
+def build(call: Call, candidate: Candidate, route: RouteEntry, cap: int | None, attempt_id: UUID) -> UpstreamRequest:
     """The upstream's bytes. Pass-through where the provider speaks the client's dialect."""
     assert call.inbound is not None
     provider = candidate.target.provider

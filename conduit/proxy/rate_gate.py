@@ -6,15 +6,16 @@ each attempt: a candidate at its limit is passed over, as one that cannot be rea
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import msgspec
 
 from conduit.proxy import errors
 from conduit.proxy.call import Call
+from conduit.proxy.errors import ApiError
 from keys.entries import RateScope
 from keys.limits import OverLimit, RateLimits, Taken
-from providers.routing import Candidate, CredentialEntry, ProviderEntry
+from providers.routing import Candidate
 
 ASSUMED_ANSWER_TOKENS = 256  # for the token rate, when a request does not bound its answer; corrected afterwards
 
@@ -37,14 +38,11 @@ class RateGate:
         """Raises ApiError 429."""
         if not call.rates:
             return
-        taken = await self.limits.admit(call.rates, _estimate(call))
+        taken = await self.limits.admit(call.rates, estimate(call))
         if isinstance(taken, OverLimit):
-            call.over, scope = taken, _note(call, taken)
-            per = "at once" if taken.what == "parallel requests" else "a minute"
-            message = f"The {scope} may make {taken.limit} {taken.what} {per}."
-            if taken.retry_after is None and taken.limit:
-                message += " This request alone is more than that: send a shorter one, or bound its answer."
-            raise errors.rate_limited(message, taken.retry_after)
+            call.over = taken
+            _note(call, taken)
+            raise refusal(taken)
         call.taken = taken
 
     async def admit_attempt(self, call: Call, candidate: Candidate) -> AttemptTaken | None:
@@ -52,7 +50,7 @@ class RateGate:
         provider, credential = candidate.target.provider, candidate.credential
         if provider.limits is None and credential.limits is None:
             return _UNLIMITED
-        taken = await self.limits.admit(list(_scopes(provider, credential)), _estimate(call))
+        taken = await self.limits.admit(scopes(candidate), estimate(call))
         if not isinstance(taken, OverLimit):
             return AttemptTaken(taken, call.tokens)
         _note(call, taken)
@@ -88,21 +86,32 @@ class RateGate:
             self.release_attempt(taken, call.tokens - taken.used)
 
 
-def _estimate(call: Call) -> int:
+def estimate(call: Call) -> int:
+    """Tokens that the request asks for, for the token rate."""
     assert call.inbound is not None
     head = call.inbound.head
-    answer = head.max_output_tokens or ASSUMED_ANSWER_TOKENS
-    return len(call.body) // 4 + answer * head.n
+    return len(call.body) // 4 + (head.max_output_tokens or ASSUMED_ANSWER_TOKENS) * head.n
 
 
-def _scopes(provider: ProviderEntry, credential: CredentialEntry) -> Iterable[RateScope]:
-    for kind, owner in (("provider", provider), ("credential", credential)):
+def refusal(over: OverLimit) -> ApiError:
+    """In words for the client."""
+    per = "at once" if over.what == "parallel requests" else "a minute"
+    message = f"The {over.scope.kind} {over.scope.name!r} may make {over.limit} {over.what} {per}."
+    if over.retry_after is None and over.limit:
+        message += " This request alone is more than that: send a shorter one, or bound its answer."
+    return errors.rate_limited(message, over.retry_after)
+
+
+def scopes(candidate: Candidate) -> list[RateScope]:
+    """The provider's and the credential's own limits, where they have any."""
+    found = []
+    for kind, owner in (("provider", candidate.target.provider), ("credential", candidate.credential)):
         limits = owner.limits
         if limits is not None:
-            yield RateScope(kind, owner.id, owner.name, limits.rpm, limits.tpm, limits.max_parallel)
+            found.append(RateScope(kind, owner.id, owner.name, limits.rpm, limits.tpm, limits.max_parallel))
+    return found
 
 
-def _note(call: Call, over: OverLimit) -> str:
+def _note(call: Call, over: OverLimit) -> None:
     scope = f"{over.scope.kind} {over.scope.name!r}"
     call.trace.append({"check": "rate", "ok": False, "scope": scope, "what": over.what, "limit": over.limit})
-    return scope

@@ -82,16 +82,18 @@ async def reserve(
     gateway: Gateway, call: Call, target: TargetEntry, price: PriceRow | None, budgets: Sequence[BudgetEntry]
 ) -> Reserved:
     """Raises ApiError; then nothing is held."""
-    plan = make_plan(call, target, price, budgets)
+    plan = plan_of(call, target, price, budgets)
     try:
         hold, time_us = await gateway.hold(budgets, plan.request())
     except Refused as refused:
-        raise _refusal(call, refused) from refused
-    call.trace += [_line(one, hold.nanos) for one in hold.slices]
+        slices = gateway.holds.slices(budgets, gateway.now())
+        call.trace += lines_of_refusal(plan, target, slices, refused)
+        raise refusal(refused) from refused
+    call.trace += [line(one, hold.nanos, taken=taken) for one, taken in zip(hold.slices, hold.taken, strict=True)]
     return Reserved(hold, plan.cap(hold.nanos), time_us)
 
 
-def make_plan(call: Call, target: TargetEntry, price: PriceRow | None, budgets: Sequence[BudgetEntry]) -> Plan:
+def plan_of(call: Call, target: TargetEntry, price: PriceRow | None, budgets: Sequence[BudgetEntry]) -> Plan:
     """Raises ApiError for what no hard budget can carry: an unknown price, or a cost without a bound."""
     assert call.inbound is not None
     head, hard = call.inbound.head, [budget for budget in budgets if budget.hard]
@@ -127,26 +129,66 @@ def _allow_unbounded(call: Call, hard: Sequence[BudgetEntry], reason: str) -> No
     call.trace.append({"check": "bound", "ok": True, "why": reason})
 
 
-def _line(one: Slice, nanos: int, *, ok: bool = True) -> dict[str, object]:
-    """One budget's figures at this instant, for the decision trace."""
-    return {
+def line(one: Slice, nanos: int, *, ok: bool = True, taken: int = 0) -> dict[str, object]:
+    """One budget's figures before the hold, for the decision trace. `taken`: what of its `held` is the hold itself."""
+    figures: dict[str, object] = {
         "check": "budget",
         "ok": ok,
         "scope": f"{one.entry.owner_kind} {one.entry.owner_name}",
         "window": one.entry.window,
         "limit": one.allowed,
         "settled": one.settled,
-        "held": one.held + one.elsewhere,
+        "held": one.held + one.elsewhere - taken,
         "hold": nanos,
+    }
+    if not one.hard:
+        figures["kind"] = "soft"
+    return figures
+
+
+def worst_case_line(plan: Plan, target: TargetEntry, nanos: int) -> dict[str, object]:
+    """What `nanos` pays for, at most, for the decision trace. `least` and `most` bound the hold."""
+    request = plan.request()
+    return {
+        "check": "worst_case",
+        "ok": True,
+        "provider": target.provider.name,
+        "model": target.model,
+        "price": str(plan.price.id) if plan.price else None,
+        "input_tokens": plan.bound.input_tokens,
+        "output_tokens": plan.cap(nanos) or plan.full,
+        "n": plan.bound.n,
+        "least": request.least,
+        "most": request.most,
     }
 
 
-def _refusal(call: Call, refused: Refused) -> ApiError:
+def known_line(one: Slice, nanos: int, *, ok: bool) -> dict[str, object]:
+    """`line`, with what leads to the budget and says when it resets: for what is refused, and for what is foreseen."""
+    resets = rfc3339(one.ended_at) if one.ended_at else None
+    kind = "hard" if one.hard else "soft"
+    return line(one, nanos, ok=ok) | {"budget": str(one.entry.id), "kind": kind, "resets_at": resets}
+
+
+def lines_of_refusal(
+    plan: Plan, target: TargetEntry, slices: Sequence[Slice], refused: Refused
+) -> list[dict[str, object]]:
+    """The worst case, and the budgets up to the one that refused."""
+    lines = [worst_case_line(plan, target, refused.nanos)]
+    if refused.slice is None:
+        return [*lines, {"check": "budget", "ok": False, "unavailable": True}]
+    for one in slices:
+        if one.entry.id == refused.slice.entry.id:
+            break
+        lines.append(known_line(one, refused.nanos, ok=True))
+    return [*lines, known_line(refused.slice, refused.nanos, ok=False) | {"reason": refused.reason}]
+
+
+def refusal(refused: Refused) -> ApiError:
+    """In words for the client: scope, window, what is left and when it resets."""
     one = refused.slice
     if one is None:
-        call.trace.append({"check": "budget", "ok": False, "unavailable": True})
         return errors.budget_unavailable()
-    call.trace.append(_line(one, refused.nanos, ok=False))
     owner = f"{one.entry.owner_kind} {one.entry.owner_name!r}"
     window = "lifetime" if one.entry.window == "lifetime" else f"{one.entry.window}'s"
     if refused.reason == "busy":

@@ -14,7 +14,7 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import BasePermission
 from rest_framework.views import APIView
 
-from conduit.proxy import answer_headers, errors, holder, idempotency, pipeline, settlement
+from conduit.proxy import answer_headers, dry_run, errors, holder, idempotency, pipeline, settlement
 from conduit.proxy.call import JSON, Answer, Call, Headers, Incoming
 from conduit.proxy.dialects.registry import DIALECTS
 from conduit.proxy.errors import ApiError
@@ -23,7 +23,6 @@ from conduit.proxy.paths import Path
 from keys.entries import KeyEntry
 
 log = structlog.get_logger("conduit.proxy")
-DRY_RUN = b"x-conduit-dry-run"  # calls nobody, so there is nothing to happen once
 _KEY_HEADERS = (b"x-api-key", b"api-key", b"x-goog-api-key")
 
 
@@ -99,8 +98,11 @@ class ProxyView(APIView):
     async def _act(self, call: Call) -> Answer:
         action = call.path.action
         if action == "generate":
+            dry = dry_run.asked(call)
             call.timeout = _timeout(call.headers)
-            if idempotency.HEADER in call.headers and DRY_RUN not in call.headers:
+            if dry:
+                return await dry_run.run(self.gateway, call)
+            if idempotency.HEADER in call.headers:
                 return await self.gateway.idempotent.run(self.gateway, call, partial(pipeline.run, self.gateway, call))
             return await pipeline.run(self.gateway, call)
         if action == "count":

@@ -139,9 +139,9 @@ def test_a_narrowed_operator_sees_their_team_and_nothing_of_the_other(
 def test_a_refused_request_names_the_check_that_stopped_it(world: World, owner: Client) -> None:
     stopped = next(event for event in world.events if event.attempt == 0)
     page = owner.get(f"/requests/{stopped.request_id}")
-    assert "Stopped by the check: Budget: key" in "".join(Markup(page.content.decode()).text)
+    assert "Stopped by the budget of key support-chat" in "".join(Markup(page.content.decode()).text)
     results = [check.result for check in page.context["checks"]]
-    assert results == ["pass"] * 7 + ["stop"]
+    assert results == ["pass"] * 7 + ["stop", "ahead"], "behind the budget comes the dispatch, which was not reached"
 
 
 def test_an_absorbed_failure_shows_both_attempts_and_one_row(world: World, owner: Client) -> None:
