@@ -1,0 +1,186 @@
+"""A worker's questions are numbered, and answered in their order only.
+
+A question that its worker gave up, because the answer did not come in time, may still arrive: after the next one was
+answered it would take back, or grant, what the worker has not been told of. And `conduit_close` locks the worker before
+its periods, as `conduit_exchange` does: neither waits for the other in a circle, and no lease is made behind its back.
+"""
+
+from django.db import migrations, models
+
+SQL = """
+DROP FUNCTION conduit_exchange(
+  uuid, text, integer, bigint[], bigint[], bigint[], bigint[], bigint[], bigint[], boolean[]);
+
+CREATE FUNCTION conduit_exchange(
+  p_worker uuid, p_node text, p_pid integer, p_number bigint, p_periods bigint[], p_back bigint[],
+  p_held bigint[], p_least bigint[], p_wanted bigint[], p_ahead bigint[], p_recall boolean[]
+) RETURNS TABLE (
+  o_period bigint, o_granted bigint, o_spent bigint, o_allowed bigint, o_settled bigint, o_leased bigint,
+  o_uncertain bigint, o_open bigint
+) LANGUAGE plpgsql AS $$
+DECLARE
+  d record; p record; b record; l record;
+  was bigint; room bigint; give bigint; allowed bigint;
+BEGIN
+  INSERT INTO keys_worker AS w (id, node, pid, asked, started_at, seen_at)
+    VALUES (p_worker, p_node, p_pid, p_number, clock_timestamp(), clock_timestamp())
+    ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, asked = excluded.asked
+      WHERE w.stopped_at IS NULL AND w.asked < excluded.asked;
+  IF NOT FOUND THEN
+    IF EXISTS (SELECT FROM keys_worker WHERE id = p_worker AND stopped_at IS NULL) THEN
+      RAISE EXCEPTION 'a later question of this worker was answered before' USING ERRCODE = 'CDT02';
+    END IF;
+    RAISE EXCEPTION 'the leases of this worker were closed' USING ERRCODE = 'CDT01';
+  END IF;
+  FOR d IN
+    SELECT * FROM unnest(p_periods, p_back, p_held, p_least, p_wanted, p_ahead, p_recall)
+      AS t (period, back, held, least, wanted, ahead, recall) ORDER BY period
+  LOOP
+    SELECT * INTO p FROM keys_budgetperiod WHERE id = d.period FOR NO KEY UPDATE;
+    CONTINUE WHEN NOT FOUND;
+    SELECT kind, removed_at, limit_nanos INTO b FROM keys_budget WHERE id = p.budget_id;
+    SELECT b.limit_nanos + coalesce(sum(r.extra_nanos), 0) INTO allowed
+      FROM keys_budgetraise r WHERE r.budget_id = p.budget_id AND r.until > clock_timestamp();
+    INSERT INTO keys_lease (worker_id, period_id, granted_nanos, spent_nanos, held_nanos, granted_at)
+      VALUES (p_worker, d.period, 0, 0, 0, clock_timestamp()) ON CONFLICT DO NOTHING;
+    SELECT * INTO l FROM keys_lease WHERE worker_id = p_worker AND period_id = d.period FOR NO KEY UPDATE;
+    was := greatest(l.granted_nanos - l.spent_nanos, 0);
+    l.granted_nanos := l.granted_nanos - d.back;
+    -- What the worker overdrew is settled already: granting it costs the period nothing.
+    room := allowed - p.settled_nanos - p.uncertain_nanos - (p.leased_nanos - was)
+      - (l.granted_nanos - l.spent_nanos);
+    give := 0;
+    IF b.kind = 'hard' AND b.removed_at IS NULL AND (p.ends_at IS NULL OR p.ends_at > clock_timestamp()) THEN
+      IF d.least > 0 AND room >= d.least THEN
+        give := least(room, greatest(d.least, d.wanted) + least(d.ahead, room / 100));
+      ELSIF d.least = 0 AND room > 0 THEN
+        give := least(d.ahead, room / 100);
+      ELSIF d.recall AND p.leased_nanos > was THEN
+        PERFORM pg_notify('conduit', 'lease:' || d.period || ':' || p_worker);
+      END IF;
+    END IF;
+    l.granted_nanos := l.granted_nanos + give;
+    UPDATE keys_lease SET granted_nanos = l.granted_nanos, held_nanos = d.held WHERE id = l.id
+      AND (granted_nanos, held_nanos) IS DISTINCT FROM (l.granted_nanos, d.held);
+    o_open := greatest(l.granted_nanos - l.spent_nanos, 0);
+    IF o_open <> was THEN
+      UPDATE keys_budgetperiod SET leased_nanos = leased_nanos + o_open - was WHERE id = d.period;
+    END IF;
+    o_period := d.period; o_granted := l.granted_nanos; o_spent := l.spent_nanos; o_allowed := allowed;
+    o_settled := p.settled_nanos; o_leased := p.leased_nanos + o_open - was; o_uncertain := p.uncertain_nanos;
+    RETURN NEXT;
+  END LOOP;
+END $$;
+
+CREATE OR REPLACE FUNCTION conduit_close(p_worker uuid) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+  l record; freed bigint := 0;
+BEGIN
+  -- First, as everybody does: a question that is being answered ends before, one that comes later is refused.
+  UPDATE keys_worker SET stopped_at = coalesce(stopped_at, clock_timestamp()) WHERE id = p_worker;
+  FOR l IN SELECT id, period_id FROM keys_lease WHERE worker_id = p_worker ORDER BY period_id LOOP
+    PERFORM 1 FROM keys_budgetperiod WHERE id = l.period_id FOR NO KEY UPDATE;
+    WITH gone AS (
+      DELETE FROM keys_lease WHERE id = l.id RETURNING greatest(granted_nanos - spent_nanos, 0) AS open
+    ), less AS (
+      UPDATE keys_budgetperiod SET leased_nanos = leased_nanos - gone.open FROM gone
+       WHERE keys_budgetperiod.id = l.period_id RETURNING gone.open
+    )
+    SELECT freed + coalesce(sum(open), 0) INTO freed FROM less;
+  END LOOP;
+  RETURN freed;
+END $$;
+"""
+REVERSE = """
+DROP FUNCTION conduit_exchange(
+  uuid, text, integer, bigint, bigint[], bigint[], bigint[], bigint[], bigint[], bigint[], boolean[]);
+
+CREATE FUNCTION conduit_exchange(
+  p_worker uuid, p_node text, p_pid integer, p_periods bigint[], p_back bigint[], p_held bigint[],
+  p_least bigint[], p_wanted bigint[], p_ahead bigint[], p_recall boolean[]
+) RETURNS TABLE (
+  o_period bigint, o_granted bigint, o_spent bigint, o_allowed bigint, o_settled bigint, o_leased bigint,
+  o_uncertain bigint, o_open bigint
+) LANGUAGE plpgsql AS $$
+DECLARE
+  d record; p record; b record; l record;
+  was bigint; room bigint; give bigint; allowed bigint;
+BEGIN
+  INSERT INTO keys_worker AS w (id, node, pid, started_at, seen_at)
+    VALUES (p_worker, p_node, p_pid, clock_timestamp(), clock_timestamp())
+    ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at WHERE w.stopped_at IS NULL;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'the leases of this worker were closed' USING ERRCODE = 'CDT01';
+  END IF;
+  FOR d IN
+    SELECT * FROM unnest(p_periods, p_back, p_held, p_least, p_wanted, p_ahead, p_recall)
+      AS t (period, back, held, least, wanted, ahead, recall) ORDER BY period
+  LOOP
+    SELECT * INTO p FROM keys_budgetperiod WHERE id = d.period FOR NO KEY UPDATE;
+    CONTINUE WHEN NOT FOUND;
+    SELECT kind, removed_at, limit_nanos INTO b FROM keys_budget WHERE id = p.budget_id;
+    SELECT b.limit_nanos + coalesce(sum(r.extra_nanos), 0) INTO allowed
+      FROM keys_budgetraise r WHERE r.budget_id = p.budget_id AND r.until > clock_timestamp();
+    INSERT INTO keys_lease (worker_id, period_id, granted_nanos, spent_nanos, held_nanos, granted_at)
+      VALUES (p_worker, d.period, 0, 0, 0, clock_timestamp()) ON CONFLICT DO NOTHING;
+    SELECT * INTO l FROM keys_lease WHERE worker_id = p_worker AND period_id = d.period FOR NO KEY UPDATE;
+    was := greatest(l.granted_nanos - l.spent_nanos, 0);
+    l.granted_nanos := l.granted_nanos - d.back;
+    -- What the worker overdrew is settled already: granting it costs the period nothing.
+    room := allowed - p.settled_nanos - p.uncertain_nanos - (p.leased_nanos - was)
+      - (l.granted_nanos - l.spent_nanos);
+    give := 0;
+    IF b.kind = 'hard' AND b.removed_at IS NULL AND (p.ends_at IS NULL OR p.ends_at > clock_timestamp()) THEN
+      IF d.least > 0 AND room >= d.least THEN
+        give := least(room, greatest(d.least, d.wanted) + least(d.ahead, room / 100));
+      ELSIF d.least = 0 AND room > 0 THEN
+        give := least(d.ahead, room / 100);
+      ELSIF d.recall AND p.leased_nanos > was THEN
+        PERFORM pg_notify('conduit', 'lease:' || d.period || ':' || p_worker);
+      END IF;
+    END IF;
+    l.granted_nanos := l.granted_nanos + give;
+    UPDATE keys_lease SET granted_nanos = l.granted_nanos, held_nanos = d.held WHERE id = l.id
+      AND (granted_nanos, held_nanos) IS DISTINCT FROM (l.granted_nanos, d.held);
+    o_open := greatest(l.granted_nanos - l.spent_nanos, 0);
+    IF o_open <> was THEN
+      UPDATE keys_budgetperiod SET leased_nanos = leased_nanos + o_open - was WHERE id = d.period;
+    END IF;
+    o_period := d.period; o_granted := l.granted_nanos; o_spent := l.spent_nanos; o_allowed := allowed;
+    o_settled := p.settled_nanos; o_leased := p.leased_nanos + o_open - was; o_uncertain := p.uncertain_nanos;
+    RETURN NEXT;
+  END LOOP;
+END $$;
+
+CREATE OR REPLACE FUNCTION conduit_close(p_worker uuid) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+  l record; freed bigint := 0;
+BEGIN
+  FOR l IN SELECT id, period_id FROM keys_lease WHERE worker_id = p_worker ORDER BY period_id LOOP
+    PERFORM 1 FROM keys_budgetperiod WHERE id = l.period_id FOR NO KEY UPDATE;
+    WITH gone AS (
+      DELETE FROM keys_lease WHERE id = l.id RETURNING greatest(granted_nanos - spent_nanos, 0) AS open
+    ), less AS (
+      UPDATE keys_budgetperiod SET leased_nanos = leased_nanos - gone.open FROM gone
+       WHERE keys_budgetperiod.id = l.period_id RETURNING gone.open
+    )
+    SELECT freed + coalesce(sum(open), 0) INTO freed FROM less;
+  END LOOP;
+  UPDATE keys_worker SET stopped_at = coalesce(stopped_at, clock_timestamp()) WHERE id = p_worker;
+  RETURN freed;
+END $$;
+"""
+
+
+class Migration(migrations.Migration):
+    dependencies = [("keys", "0005_lease_functions")]
+    operations = [
+        migrations.AddField(
+            model_name="worker",
+            name="asked",
+            field=models.BigIntegerField(
+                db_default=0, default=0, help_text="the number of its last question that was answered"
+            ),
+        ),
+        migrations.RunSQL(SQL, REVERSE),
+    ]
