@@ -42,7 +42,7 @@ class Holds:
         self._former: list[Slice] = []  # of periods that ended or budgets that began anew, until all is settled
         self._waiting: dict[Waiter, Slice] = {}
         self._number = 0
-        self._doubted: set[Slice] = set()
+        self._doubted: dict[Slice, None] = {}  # in the order they came
         self._stirred = asyncio.Event()
         self._asking = asyncio.Lock()
 
@@ -210,7 +210,7 @@ class Holds:
 
     async def _ask(self, lacking: list[Slice]) -> None:
         at = time.monotonic()
-        doubted, self._doubted = self._doubted, set()
+        doubted, self._doubted = self._doubted, {}
         try:
             await self._exchange(lambda: self._demands(lacking, doubted, at))
         except BankAway:
@@ -301,7 +301,7 @@ class Holds:
     def doubt(self, budget: UUID | None = None) -> None:
         """A limit may have changed, of one budget or of any: asked again at once."""
         changed = [self._slices.get(budget)] if budget else self._slices.values()
-        self._doubted.update(one for one in changed if one is not None)
+        self._doubted |= {one: None for one in changed if one is not None}
         self._stirred.set()
 
     async def tick(self, at: float) -> None:

@@ -5,11 +5,13 @@ Both do what migration 0005 of keys says; a test of the one with the other would
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from functools import wraps
+from typing import ParamSpec, Protocol, TypeVar
 from uuid import UUID
 
 from keys import leases
@@ -17,6 +19,8 @@ from keys.entries import BudgetEntry
 from keys.leases import Account, Demand
 
 Place = tuple[UUID, int]  # worker, period
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Closed(Exception):
@@ -178,9 +182,25 @@ class MemoryBooks:
         return found
 
 
+def _outside_the_loop(call: Callable[P, R]) -> Callable[P, R]:
+    """Django keeps a connection for each task and refuses to block a loop; the virtual one has nobody else to serve."""
+
+    @wraps(call)
+    def outside(*args: P.args, **kwargs: P.kwargs) -> R:
+        loop = asyncio._get_running_loop()
+        asyncio._set_running_loop(None)
+        try:
+            return call(*args, **kwargs)
+        finally:
+            asyncio._set_running_loop(loop)
+
+    return outside
+
+
 class PostgresBooks:
     """Through the statements that workers, the shipper and the control plane use, over Django's connection."""
 
+    @_outside_the_loop
     def enter(self, entry: BudgetEntry) -> None:
         from keys.models import Budget
 
@@ -188,9 +208,11 @@ class PostgresBooks:
         kind = "hard" if entry.hard else "soft"
         Budget.objects.update_or_create(id=entry.id, defaults={**fields, "kind": kind, "epoch_at": entry.epoch_at})
 
+    @_outside_the_loop
     def open(self, wanted: Sequence[tuple[UUID, datetime, datetime | None]]) -> dict[tuple[UUID, datetime], int]:
         return leases.open_periods(wanted)
 
+    @_outside_the_loop
     def exchange(self, worker: UUID, number: int, demands: Sequence[Demand]) -> list[Account]:
         from django.db import DatabaseError, connection, transaction
 
@@ -205,17 +227,21 @@ class PostgresBooks:
                 raise (Closed if state == leases.CLOSED else Late) from error
             raise
 
+    @_outside_the_loop
     def settle(self, amounts: Mapping[Place, tuple[int, int]]) -> None:
         leases.settle(dict(amounts))
 
+    @_outside_the_loop
     def close(self, worker: UUID) -> int:
         return leases.close(worker)
 
+    @_outside_the_loop
     def limit(self, budget: UUID, nanos: int) -> None:
         from keys.models import Budget
 
         Budget.objects.filter(id=budget).update(limit_nanos=nanos)
 
+    @_outside_the_loop
     def raise_by(self, budget: UUID, nanos: int) -> None:
         """An ended raise stays as a row: it must not count."""
         from keys.models import BudgetRaise
@@ -225,6 +251,7 @@ class PostgresBooks:
         if nanos:
             BudgetRaise.objects.create(budget_id=budget, extra_nanos=nanos, until=at + timedelta(days=1))
 
+    @_outside_the_loop
     def look(self) -> dict[int, Standing]:
         from django.db import connection
 

@@ -72,6 +72,7 @@ class Life:
         self.world = World(loop, books, fate or by_chance(Random(seed + 1), terms.mishaps), self.chance)
         self.peace = False
         self.highest: dict[UUID, int] = {}
+        self.raised: Counter[UUID] = Counter()
         self.current: list[BudgetEntry] = []
         for _ in range(self.chance.randint(1, 3)):
             self._add()
@@ -80,7 +81,7 @@ class Life:
 
     def _add(self) -> None:
         chance, number = self.chance, len(self.current) + 1
-        limit = chance.choice([0, 900, 5_000, 40_000, 1_000_000])
+        limit = chance.choice([0, 900, 5_000, 5_000, 40_000, 40_000, 1_000_000])
         window = chance.choice(["lifetime", "lifetime", "day", "week"])
         hard = chance.random() < 0.85
         unbounded = chance.choice(["exclusive", "soft"])
@@ -172,16 +173,14 @@ class Life:
                 self.current[place] = with_limit(one, limit)
                 world.books.limit(one.id, limit)
             else:
-                world.books.raise_by(one.id, chance.randint(1, 5_000) if what == "raise" else 0)
+                self.raised[one.id] = chance.randint(1, 5_000) if what == "raise" else 0
+                world.books.raise_by(one.id, self.raised[one.id])
+            now = self.current[place]
+            self.highest[now.id] = max(self.highest[now.id], now.limit_nanos + self.raised[now.id])
             world.counts[what] += 1
-            self._note_highest()
             world.check()
             if chance.random() < 0.8:
                 world.changed(one.id)
-
-    def _note_highest(self) -> None:
-        for standing in self.world.books.look().values():
-            self.highest[standing.budget] = max(self.highest[standing.budget], standing.allowed)
 
     # --- peace
 
@@ -207,7 +206,6 @@ class Life:
         excess = Counter(world.departed)
         for worker in world.workers:
             excess.update(worker.excess)
-        self._note_highest()
         for period, one in world.books.look().items():
             if one.leased:
                 raise world.violated(f"period {period}: {one.leased} still leased, nobody uses it")
