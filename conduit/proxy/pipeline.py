@@ -24,6 +24,7 @@ from providers.adapters.types import ChatRequest
 from providers.errors import CannotCarry, InvalidResponse, RequestRejected, UpstreamError
 from providers.routing import Candidate, RouteEntry, candidates
 from providers.transport import UpstreamAnswer
+from usage.errors import JournalFull
 
 if TYPE_CHECKING:
     from conduit.proxy.gateway import Gateway
@@ -56,8 +57,8 @@ async def _try_candidates(gateway: Gateway, call: Call, route: RouteEntry) -> An
                 failed = failed or error
                 continue
             raise failed or error from error
-        await gateway.journal.durable()
         try:
+            await gateway.journal.durable()
             return await _deliver(gateway, call, candidate, route, request, attempt)
         except UpstreamError as error:
             failed = attempt.shown(error)
@@ -65,6 +66,10 @@ async def _try_candidates(gateway: Gateway, call: Call, route: RouteEntry) -> An
             attempt.fail(failed, error, final=not again)
             if not again:
                 raise failed from error
+        except JournalFull as error:  # nothing was sent
+            failed = errors.not_ready("The gateway cannot record requests: its journal's disk failed.")
+            attempt.fail(failed, None, final=True)
+            raise failed from error
         except asyncio.CancelledError:
             attempt.cancel(None, answer_bytes=0)
             raise
