@@ -26,10 +26,12 @@ class AwayBank:
 
     async def open(self, periods: Sequence[tuple[UUID, datetime, datetime | None]]) -> dict[tuple[UUID, datetime], int]:
         self.questions += 1
+        await asyncio.sleep(0)
         raise BankAway("refused")
 
     async def exchange(self, demands: Sequence[Demand]) -> list[Account]:
         self.questions += 1
+        await asyncio.sleep(0)
         raise BankAway("refused")
 
 

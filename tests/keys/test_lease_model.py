@@ -261,7 +261,7 @@ def explore(examples: int, steps: int, what: str) -> None:
 
 @pytest.mark.django_db
 def test_leases_hold_whatever_happens() -> None:
-    explore(25, 40, "model on PostgreSQL")
+    explore(40, 40, "model on PostgreSQL")
 
 
 @pytest.mark.long

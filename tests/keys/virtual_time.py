@@ -17,17 +17,24 @@ import pytest
 from keys import holds
 
 
-class Stuck(Exception):
-    """Everybody waits and no timer is set."""
+MOST_TURNS = 100_000
+
+
+class Stuck(BaseException):
+    """Everybody waits and no timer is set, or somebody turns in circles and time stands still."""
 
 
 class _Selector(selectors.DefaultSelector):  # type: ignore[misc]  # a class chosen at run time
     """Never waits: the time it was told to wait has passed."""
 
     loop: VirtualLoop
+    turns = 0
 
     def select(self, timeout: float | None = None) -> list[Any]:
         found = super().select(0)
+        self.turns = self.turns + 1 if timeout == 0 else 0
+        if self.turns > MOST_TURNS:
+            raise Stuck
         if not found:
             if timeout is None:
                 raise Stuck
