@@ -16,12 +16,14 @@ import msgspec
 from django.db import connection
 
 CLOSED = "CDT01"  # SQLSTATE of `exchange` for a worker whose leases were closed
-LATE = "CDT02"  # and for a question that arrives after a later one was answered: its worker does not wait for it any more
+LATE = (
+    "CDT02"  # and for a question that arrives after a later one was answered: its worker does not wait for it any more
+)
 
 EXCHANGE = """
 SELECT o_period, o_granted, o_spent, o_allowed, o_settled, o_leased, o_uncertain, o_open FROM conduit_exchange(
-  %(worker)s, %(node)s, %(pid)s, %(number)s, %(period)s::bigint[], %(back)s::bigint[], %(held)s::bigint[], %(least)s::bigint[],
-  %(wanted)s::bigint[], %(ahead)s::bigint[], %(recall)s::boolean[])
+  %(worker)s, %(node)s, %(pid)s, %(number)s, %(period)s::bigint[], %(back)s::bigint[], %(held)s::bigint[],
+  %(least)s::bigint[], %(wanted)s::bigint[], %(ahead)s::bigint[], %(recall)s::boolean[])
 """
 OPEN = """
 WITH wanted AS (

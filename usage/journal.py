@@ -112,7 +112,7 @@ class JournalWriter:
 
     @property
     def accepting(self) -> bool:
-        """False once there is only room left to settle what is in flight, or the disk has failed to keep what it took."""
+        """False once there is only room left to settle what is in flight, or the disk has failed."""
         if self._failure is not None:
             return False
         if self._next is None and self._position > SEGMENT_BYTES - RESERVE:
@@ -133,8 +133,10 @@ class JournalWriter:
     # --- durability
 
     async def durable(self) -> None:
-        """Under policy `always` returns once everything appended so far is on the disk; else at once. Raises JournalFull
-        when the disk fails."""
+        """Under policy `always` returns once everything appended so far is on the disk; else at once.
+
+        Raises JournalFull when the disk fails.
+        """
         if self._policy != "always":
             return
         loop = asyncio.get_running_loop()

@@ -82,7 +82,9 @@ def limits() -> list[str]:
     with connection.cursor() as cursor:
         cursor.execute(_OVERSPENT)
         return [
-            f"budget {budget} has {gone} of {limit} gone" for budget, gone, limit in cursor if str(budget) not in lowered
+            f"budget {budget} has {gone} of {limit} gone"
+            for budget, gone, limit in cursor
+            if str(budget) not in lowered
         ]
 
 

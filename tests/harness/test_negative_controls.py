@@ -90,9 +90,7 @@ def test_with_every_guard_the_model_finds_nothing(undone: None) -> None:
     ],
     ids=["limit check", "what is given back", "order of questions", "uncertain kept", "settled from a lease", "close"],
 )
-def test_a_function_of_the_database_without_its_guard_is_found(
-    undone: None, function: str, old: str, new: str
-) -> None:
+def test_a_function_of_the_database_without_its_guard_is_found(undone: None, function: str, old: str, new: str) -> None:
     rewrite(function, old, new)
     found = found_by_the_model()
     print(f"negative control: {function} without {old!r}: {found}")
@@ -102,9 +100,7 @@ def test_a_function_of_the_database_without_its_guard_is_found(
 # --- the hold check
 
 
-def test_without_the_hold_check_the_oracle_turns_red(
-    gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_hold_check_the_oracle_turns_red(gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same crowd twice: with the check the books are right, without it they are not."""
     _crowd(gateway)
     oracle.check(gateway)

@@ -240,5 +240,3 @@ def run(seed: int, terms: Terms | None = None, make: Make = MemoryBooks, fate: F
         except Violated as error:
             raise Violated(f"seed {seed}, {terms}: {error}") from error
         return life.world
-
-

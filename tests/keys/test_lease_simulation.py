@@ -17,7 +17,6 @@ from keys.entries import BudgetEntry
 from keys.holds import Holds
 from keys.leases import Account, Demand
 from keys.slices import Hold, Request, Slice
-from tests.keys import simulator
 from tests.keys.books import Lent, MemoryBooks, Place, PostgresBooks, Standing
 from tests.keys.scenario import MISHAPS, Terms, run
 from tests.keys.simulator import Violated, Worker, World
@@ -74,9 +73,9 @@ def mishaps_one_by_one(seed: int, terms: Terms) -> int:
 
 
 def test_one_mishap_at_each_await() -> None:
-    runs = sum(mishaps_one_by_one(seed, Terms(seconds=2.0, requests=10)) for seed in (1, 2))
-    print(f"L10: simulator: each mishap at each await of 2 runs: {runs} runs, violations 0")
-    assert runs > 100
+    runs = sum(mishaps_one_by_one(seed, Terms(seconds=2.0, requests=10)) for seed in (1,))
+    print(f"L10: simulator: each mishap at each await of a run: {runs} runs, violations 0")
+    assert runs > 60
 
 
 @pytest.mark.long
@@ -272,7 +271,9 @@ def _closes_without_giving_back(patched: pytest.MonkeyPatch) -> None:
         _closes_without_giving_back,
     ],
 )
-def test_a_planted_fault_is_found(planted: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_planted_fault_is_found(
+    planted: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     planted(monkeypatch)
     for seed in range(400):
         for name, terms in KINDS.items():
@@ -282,5 +283,3 @@ def test_a_planted_fault_is_found(planted: Callable[[pytest.MonkeyPatch], None],
                 print(f"L10: {planted.__name__.strip('_').replace('_', ' ')}: found by seed {seed}, {name}: {found}")
                 return
     pytest.fail("no seed found it")
-
-

@@ -86,7 +86,7 @@ def test_hardly_any_request_is_refused_that_money_was_there_for() -> None:
     needless, fitted = counts["needless"] / counts["asked"], counts["would have fitted"] / counts["asked"]
     print(
         f"L11: 4 workers from 90 % to about 98 % used: {counts['asked']:,} asked, {counts['refused']} refused, needlessly"
-        f" {counts['needless']} ({needless:.1%}); {counts['would have fitted']} ({fitted:.1%}) by what they really cost"
+        f" {counts['needless']} ({needless:.1%}); {counts['would have fitted']} ({fitted:.1%}) by real cost"
     )
     assert needless <= 0.05
     assert fitted <= 0.05

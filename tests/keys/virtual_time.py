@@ -16,7 +16,6 @@ import pytest
 
 from keys import holds
 
-
 MOST_TURNS = 100_000
 
 
