@@ -42,7 +42,7 @@ class Holds:
         self._former: list[Slice] = []  # of periods that ended or budgets that began anew, until all is settled
         self._waiting: dict[Waiter, Slice] = {}
         self._number = 0
-        self._doubted: set[Slice] = set()
+        self._doubted: dict[Slice, None] = {}  # in the order they came
         self._stirred = asyncio.Event()
         self._asking = asyncio.Lock()
 
@@ -58,7 +58,7 @@ class Holds:
         found = []
         for entry in budgets:
             one = self._slices.get(entry.id)
-            if one is None or at >= one.end or (one.entry is not entry and one.entry != entry):
+            if one is None or not one.start <= at < one.end or (one.entry is not entry and one.entry != entry):
                 one = self._slice(entry, one, at)
             found.append(one)
         return found
@@ -70,6 +70,12 @@ class Holds:
             return old
         if old is not None:
             self._former.append(old)
+        # A request that came before a reset may ask by the former entry after it: one period never has two slices.
+        for one in self._former:
+            if one.entry.id == entry.id and one.start == fresh.start:
+                self._former.remove(one)
+                one.entry, fresh = entry, one
+                break
         self._slices[entry.id] = fresh
         return fresh
 
@@ -177,7 +183,7 @@ class Holds:
             self._stirred.clear()
             while (lacking := self._lacking()) or self._doubted or self._owed():
                 await self._ask(lacking)
-                if self._waiting or self._owed():
+                if self._waiting or self._doubted or self._owed():
                     await self._pause()
 
     async def _pause(self) -> None:
@@ -204,7 +210,7 @@ class Holds:
 
     async def _ask(self, lacking: list[Slice]) -> None:
         at = time.monotonic()
-        doubted, self._doubted = self._doubted, set()
+        doubted, self._doubted = self._doubted, {}
         try:
             await self._exchange(lambda: self._demands(lacking, doubted, at))
         except BankAway:
@@ -240,17 +246,21 @@ class Holds:
                 self._refuse(waiter, Refused("busy", one, needed))
 
     async def _exchange(self, wanted: Callable[[], dict[Slice, Demand]]) -> None:
-        """One conversation at a time. `back` leaves the slice before it is sent: nobody can be promised it meanwhile;
-        when the answer is lost, the next one tells what really happened."""
+        """One conversation at a time. `back` leaves the slice before anything is waited for: nobody can be promised it
+        meanwhile; when the answer is lost, the slice is in doubt until the next one tells what really happened."""
         async with self._asking:
             demands = wanted()
+            for one, demand in demands.items():
+                one.granted -= demand.back
+                one.certain = False
             await self._open([one for one in demands if one.period == 0])
             told = {}
             for one, demand in demands.items():
                 demand.period = one.period
                 if one.period:
-                    one.granted -= demand.back
                     told[one.period] = one
+                else:
+                    one.certain = True  # its budget is gone, and never lent anything
             rows = [demand for demand in demands.values() if demand.period]
             for start in range(0, max(1, len(rows)), DEMANDS):
                 accounts = await self._bank.exchange(rows[start : start + DEMANDS])
@@ -299,7 +309,7 @@ class Holds:
 
     def _doubt(self, slices: Iterable[Slice]) -> None:
         before = len(self._doubted)
-        self._doubted.update(slices)
+        self._doubted.update(dict.fromkeys(slices))
         if len(self._doubted) > before:
             self._stirred.set()
 
@@ -312,9 +322,10 @@ class Holds:
             del self._slices[one.entry.id]
             self._former.append(one)
         await self._exchange(lambda: {one: one.renewal(at) for one in self._all() if not one.queue and _matters(one)})
-        self._former = [one for one in self._former if one.queue or not one.in_step or one.free > 0]
-        for one in [one for one in self._slices.values() if one.idle > IDLE_TICKS and one.in_step and one.free <= 0]:
-            if not one.queue:
+        wanted = {one for waiter in self._waiting for one in waiter.slices}
+        self._former = [one for one in self._former if one in wanted or not one.done]
+        for one in [one for one in self._slices.values() if one.idle > IDLE_TICKS and one.done]:
+            if one not in wanted:
                 del self._slices[one.entry.id]
 
     async def give_back(self) -> None:
@@ -348,4 +359,4 @@ def _grant(waiter: Waiter) -> Hold:
 
 def _matters(one: Slice) -> bool:
     """Whether a renewal would tell anybody anything."""
-    return one.placed > 0 or one.pace > 0 or one.idle < QUIET_TICKS or not one.in_step or one.free > 0
+    return one.placed > 0 or one.pace > 0 or one.idle < QUIET_TICKS or not one.done

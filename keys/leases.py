@@ -15,12 +15,12 @@ from uuid import UUID
 import msgspec
 from django.db import connection
 
-CLOSED = "CDT01"  # SQLSTATE of `exchange` for a worker whose leases were closed
+CLOSED = "CDT01"  # SQLSTATE of `exchange` for a worker whose leases were closed (CDT02: for a question that came late)
 
 EXCHANGE = """
 SELECT o_period, o_granted, o_spent, o_allowed, o_settled, o_leased, o_uncertain, o_open FROM conduit_exchange(
-  %(worker)s, %(node)s, %(pid)s, %(period)s::bigint[], %(back)s::bigint[], %(held)s::bigint[], %(least)s::bigint[],
-  %(wanted)s::bigint[], %(ahead)s::bigint[], %(recall)s::boolean[])
+  %(worker)s, %(node)s, %(pid)s, %(number)s, %(period)s::bigint[], %(back)s::bigint[], %(held)s::bigint[],
+  %(least)s::bigint[], %(wanted)s::bigint[], %(ahead)s::bigint[], %(recall)s::boolean[])
 """
 OPEN = """
 WITH wanted AS (
@@ -82,9 +82,9 @@ class Bank(Protocol):
     async def exchange(self, demands: Sequence[Demand]) -> list[Account]: ...
 
 
-def arguments(worker: UUID, node: str, pid: int, demands: Sequence[Demand]) -> dict[str, Any]:
-    """Of EXCHANGE."""
-    named: dict[str, Any] = {"worker": worker, "node": node, "pid": pid}
+def arguments(worker: UUID, node: str, pid: int, number: int, demands: Sequence[Demand]) -> dict[str, Any]:
+    """Of EXCHANGE. `number` counts the worker's questions."""
+    named: dict[str, Any] = {"worker": worker, "node": node, "pid": pid, "number": number}
     return named | {name: [getattr(demand, name) for demand in demands] for name in Demand.__struct_fields__}
 
 

@@ -204,6 +204,9 @@ class Worker(models.Model):
     started_at = models.DateTimeField(auto_now_add=True)
     seen_at = models.DateTimeField(auto_now_add=True, help_text="its last renewal")
     stopped_at = models.DateTimeField(null=True, blank=True, help_text="when its leases were closed")
+    asked = models.BigIntegerField(
+        default=0, db_default=0, help_text="the number of its last question that was answered"
+    )
 
     def __str__(self) -> str:
         return f"{self.node} {self.pid}"

@@ -28,6 +28,7 @@ class Slice:
     __slots__ = (
         "allowed",
         "base",
+        "certain",
         "elsewhere",
         "end",
         "ended_at",
@@ -57,6 +58,7 @@ class Slice:
         self.granted = self.spent = self.held = self.shipped = 0
         self.allowed, self.base, self.elsewhere = entry.limit_nanos, 0, 0
         self.told = NEVER  # monotonic time of the last account
+        self.certain = True  # False from a question to its answer: what the database granted may be more than `granted`
         self.queue: list[Waiter] = []
         self.placed = self.pace = self.idle = 0
         self.recall_sent = self.recalled_until = NEVER
@@ -83,6 +85,11 @@ class Slice:
         """Whether the database knows everything that happened here."""
         return self.held == 0 and self.spent == self.shipped
 
+    @property
+    def done(self) -> bool:
+        """Nothing of it is here any more: whatever was lent is settled or given back, and the database knows."""
+        return self.certain and self.in_step and self.free <= 0
+
     def told_by(self, account: Account, at: float) -> bool:
         """Takes what the database says; True when the limit fell and what was lent too much has to go back."""
         if self.told == NEVER and self.in_step:
@@ -91,7 +98,7 @@ class Slice:
         self.granted, self.shipped, self.allowed = account.granted, account.spent, account.allowed
         self.base = account.settled + account.uncertain - account.spent
         self.elsewhere = account.leased - account.open
-        self.told = at
+        self.told, self.certain = at, True
         return fell or account.settled + account.leased + account.uncertain > account.allowed
 
     def demand(self) -> Demand:

@@ -26,10 +26,12 @@ from typing import BinaryIO
 
 import google_crc32c
 import msgspec
+import structlog
 
 from usage import records
 from usage.errors import JournalFull
 
+log = structlog.get_logger("usage.journal")
 FILE_MAGIC = b"CONDUIT-JOURNAL1"
 MAGIC = b"\xc5\x1d"
 _HEAD = struct.Struct("<2sII")
@@ -57,6 +59,7 @@ class JournalWriter:
         self._retired: list[int] = []
         self._waiting: list[asyncio.Future[None]] = []
         self._committing = False
+        self._failure: OSError | None = None
         self._stop = threading.Event()
         self._next: int | None = None
         self._file = self._open(0)
@@ -109,7 +112,9 @@ class JournalWriter:
 
     @property
     def accepting(self) -> bool:
-        """False once there is only room left to settle what is in flight."""
+        """False once there is only room left to settle what is in flight, or the disk has failed."""
+        if self._failure is not None:
+            return False
         if self._next is None and self._position > SEGMENT_BYTES - RESERVE:
             self._prepare_next()
             return self._next is not None
@@ -128,7 +133,10 @@ class JournalWriter:
     # --- durability
 
     async def durable(self) -> None:
-        """Under policy `always` returns once everything appended so far is on the disk; else at once."""
+        """Under policy `always` returns once everything appended so far is on the disk; else at once.
+
+        Raises JournalFull when the disk fails.
+        """
         if self._policy != "always":
             return
         loop = asyncio.get_running_loop()
@@ -139,13 +147,25 @@ class JournalWriter:
             try:
                 while self._waiting:
                     batch, self._waiting = self._waiting, []
-                    await loop.run_in_executor(None, self._sync)
+                    await loop.run_in_executor(None, self._try_sync)
                     for waiter in batch:
                         if not waiter.done():
                             waiter.set_result(None)
             finally:
                 self._committing = False
         await done
+        if self._failure is not None:
+            raise JournalFull(f"the journal's disk failed: {self._failure}") from self._failure
+
+    def _try_sync(self) -> None:
+        """A disk that failed once may have dropped what it took: nothing is admitted any more, what comes is kept in
+        the page cache, and a new process decides anew."""
+        try:
+            self._sync()
+        except OSError as error:
+            if self._failure is None:
+                log.error("journal_disk_failed", journal=self._prefix, reason=str(error))
+            self._failure = error
 
     def _sync(self) -> None:
         self._dirty = False
@@ -158,14 +178,14 @@ class JournalWriter:
     def _sync_forever(self) -> None:
         while not self._stop.wait(1.0):
             if self._policy == "interval" and self._dirty:
-                self._sync()
+                self._try_sync()
 
     def close(self) -> None:
         """Syncs and gives the lock up: from here on the shipper owns the segments."""
         self._stop.set()
         self._thread.join()
         if self._policy != "never":
-            self._sync()
+            self._try_sync()
         os.close(self._file)
         if self._next is not None:
             os.close(self._next)

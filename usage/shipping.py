@@ -146,12 +146,13 @@ class Shipper:
         the rest of its leases goes back."""
         lost: list[Ended] = [uncertain(dispatched) for _, dispatched in tail.open.values()]
         with transaction.atomic():
-            applied = apply(lost, node=self.node)
+            # Locks all its periods in order before any of them is settled: others wait for one another in that order.
             returned = leases.close(tail.worker) if tail.worker else 0
+            applied = apply(lost, node=self.node)
         self._count(applied)
         self.status.uncertain += applied.inserted
         if lost or returned:
-            log.warning("a worker ended", writer=tail.writer, uncertain=len(lost), returned_nanos=returned)
+            log.warning("a worker ended", writer=tail.writer, uncertain=len(lost), leased_nanos=returned)
         tail.open.clear()
         tail.finished = True
 

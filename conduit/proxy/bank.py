@@ -25,6 +25,7 @@ class PostgresBank:
     def __init__(self, worker: UUID, node: str) -> None:
         self._worker, self._node = worker, node
         self._connection: psycopg.AsyncConnection[Any] | None = None
+        self._number = 0
         self.questions = self._told = 0
 
     def take_questions(self) -> int:
@@ -42,7 +43,8 @@ class PostgresBank:
         return found
 
     async def exchange(self, demands: Sequence[Demand]) -> list[Account]:
-        rows = await self._rows(EXCHANGE, arguments(self._worker, self._node, os.getpid(), demands))
+        self._number += 1
+        rows = await self._rows(EXCHANGE, arguments(self._worker, self._node, os.getpid(), self._number, demands))
         return [Account(*row) for row in rows]
 
     async def _rows(self, statement: str, parameters: dict[str, Any]) -> list[Any]:

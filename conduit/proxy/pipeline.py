@@ -24,6 +24,7 @@ from providers.adapters.types import ChatRequest
 from providers.errors import CannotCarry, InvalidResponse, RequestRejected, UpstreamError
 from providers.routing import Candidate, RouteEntry, candidates
 from providers.transport import UpstreamAnswer
+from usage.errors import JournalFull
 
 if TYPE_CHECKING:
     from conduit.proxy.gateway import Gateway
@@ -56,11 +57,15 @@ async def _try_candidates(gateway: Gateway, call: Call, route: RouteEntry) -> An
     begun = await _following(gateway, call, drawn, route)
     for left in range(MAX_ATTEMPTS - 1, -1, -1):
         attempt = begun.attempt
-        await gateway.journal.durable()
         try:
+            await gateway.journal.durable()
             return await _deliver(gateway, call, begun, route)
         except UpstreamError as error:
             begun = await _after(gateway, call, attempt, error, drawn if left else iter(()), route)
+        except JournalFull as error:  # nothing was sent
+            refused = errors.not_ready("The gateway cannot record requests: its journal's disk failed.")
+            attempt.fail(refused, None, final=True)
+            raise refused from error
         except asyncio.CancelledError:
             attempt.cancel(None, answer_bytes=0)
             raise

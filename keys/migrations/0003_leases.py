@@ -57,6 +57,7 @@ class Migration(migrations.Migration):
                 ('started_at', models.DateTimeField(auto_now_add=True)),
                 ('seen_at', models.DateTimeField(auto_now_add=True, help_text='its last renewal')),
                 ('stopped_at', models.DateTimeField(blank=True, help_text='when its leases were closed', null=True)),
+                ('asked', models.BigIntegerField(db_default=0, default=0, help_text='the number of its last question that was answered')),
             ],
         ),
         migrations.AddField(

@@ -1,7 +1,9 @@
 """What moves money between periods, leases and the ledger, as functions of the database: one round trip, several
 statements, so that each sees what is committed once the period's row is locked.
 
-Everybody locks periods in the order of their ids, before leases. Open of a lease is what was granted less what the
+Everybody locks the worker first, then periods in the order of their ids, before leases. A worker's questions are
+numbered and answered in their order only: one that it gave up, because the answer did not come in time, may still
+arrive, and would take back or grant what the worker has not been told of. Open of a lease is what was granted less what the
 ledger has settled of it, never below zero; a period's `leased_nanos` is the sum of its open leases.
 """
 
@@ -9,8 +11,8 @@ from django.db import migrations
 
 SQL = """
 CREATE FUNCTION conduit_exchange(
-  p_worker uuid, p_node text, p_pid integer, p_periods bigint[], p_back bigint[], p_held bigint[],
-  p_least bigint[], p_wanted bigint[], p_ahead bigint[], p_recall boolean[]
+  p_worker uuid, p_node text, p_pid integer, p_number bigint, p_periods bigint[], p_back bigint[],
+  p_held bigint[], p_least bigint[], p_wanted bigint[], p_ahead bigint[], p_recall boolean[]
 ) RETURNS TABLE (
   o_period bigint, o_granted bigint, o_spent bigint, o_allowed bigint, o_settled bigint, o_leased bigint,
   o_uncertain bigint, o_open bigint
@@ -19,10 +21,14 @@ DECLARE
   d record; p record; b record; l record;
   was bigint; room bigint; give bigint; allowed bigint;
 BEGIN
-  INSERT INTO keys_worker AS w (id, node, pid, started_at, seen_at)
-    VALUES (p_worker, p_node, p_pid, clock_timestamp(), clock_timestamp())
-    ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at WHERE w.stopped_at IS NULL;
+  INSERT INTO keys_worker AS w (id, node, pid, asked, started_at, seen_at)
+    VALUES (p_worker, p_node, p_pid, p_number, clock_timestamp(), clock_timestamp())
+    ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, asked = excluded.asked
+      WHERE w.stopped_at IS NULL AND w.asked < excluded.asked;
   IF NOT FOUND THEN
+    IF EXISTS (SELECT FROM keys_worker WHERE id = p_worker AND stopped_at IS NULL) THEN
+      RAISE EXCEPTION 'a later question of this worker was answered before' USING ERRCODE = 'CDT02';
+    END IF;
     RAISE EXCEPTION 'the leases of this worker were closed' USING ERRCODE = 'CDT01';
   END IF;
   FOR d IN
@@ -91,7 +97,8 @@ CREATE FUNCTION conduit_close(p_worker uuid) RETURNS bigint LANGUAGE plpgsql AS 
 DECLARE
   l record; freed bigint := 0;
 BEGIN
-  PERFORM 1 FROM keys_worker WHERE id = p_worker FOR NO KEY UPDATE;  -- first, like an exchange
+  -- First, as everybody does: a question that is being answered ends before, one that comes later is refused.
+  UPDATE keys_worker SET stopped_at = coalesce(stopped_at, clock_timestamp()) WHERE id = p_worker;
   FOR l IN SELECT id, period_id FROM keys_lease WHERE worker_id = p_worker ORDER BY period_id LOOP
     PERFORM 1 FROM keys_budgetperiod WHERE id = l.period_id FOR NO KEY UPDATE;
     WITH gone AS (
@@ -102,7 +109,6 @@ BEGIN
     )
     SELECT freed + coalesce(sum(open), 0) INTO freed FROM less;
   END LOOP;
-  UPDATE keys_worker SET stopped_at = coalesce(stopped_at, clock_timestamp()) WHERE id = p_worker;
   RETURN freed;
 END $$;
 
@@ -127,7 +133,7 @@ DROP FUNCTION conduit_budget_changed();
 DROP FUNCTION conduit_close(uuid);
 DROP FUNCTION conduit_settle(uuid[], bigint[], bigint[], bigint[]);
 DROP FUNCTION conduit_exchange(
-  uuid, text, integer, bigint[], bigint[], bigint[], bigint[], bigint[], bigint[], boolean[]);
+  uuid, text, integer, bigint, bigint[], bigint[], bigint[], bigint[], bigint[], bigint[], boolean[]);
 """
 
 

@@ -6,8 +6,10 @@ Attempt ids are UUIDv7, so `since` one of them names the attempts of one test.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -24,6 +26,7 @@ NIL = UUID(int=0)
 def check(gateway: RunningGateway, since: UUID = NIL) -> None:
     """Every invariant of the ledger. What concerns single attempts is asked of those from `since` on."""
     wait_for(lambda: not _in_flight(gateway))
+    wait_for(lambda: not left_behind(gateway))
     gateway.ship()
     from usage.models import UsageEvent
 
@@ -36,6 +39,8 @@ def check(gateway: RunningGateway, since: UUID = NIL) -> None:
         *rollups(events),
         *arithmetic(recent),
         *covers(recent, invoice),
+        *hard_keys(recent, invoice),
+        *limits(),
         *verified(),
     ]
     assert not problems, f"{len(problems)} problems in the books:\n" + "\n".join(problems[:SHOWN])
@@ -49,8 +54,73 @@ def _in_flight(gateway: RunningGateway) -> int:
     return int(gateway.app.gateway.tally.in_flight)
 
 
+def left_behind(gateway: RunningGateway) -> list[str]:
+    """What no request needs any more: tasks of ours, connections to a provider, holds, waiters."""
+    own = gateway.app.gateway
+    tasks = asyncio.all_tasks(own._tasks[0].get_loop()) - set(own._tasks)
+    strays = [task.get_coro().__qualname__ for task in tasks if "/conduit/" in task.get_coro().cr_code.co_filename]
+    found = [f"task {name}" for name in strays]
+    found += ["an upstream connection"] * len(own.transport._session.connector._acquired)
+    found += [f"{one.held} held of a {one.entry.window} budget" for one in own.holds._all() if one.held]
+    return found + ["a request that waits for money"] * len(own.holds._waiting)
+
+
+def limits() -> list[str]:
+    """Of a hard budget settled + leased + uncertain stay within the limit, raises included. Left out: budgets whose
+    limit was lowered or lets unbounded requests pass, and what an attempt cost beyond its hold (a provider that ignores its cap)."""
+    from django.db import connection
+
+    from conduit.core.models import AuditEntry
+
+    lowered: set[str] = set()
+    for entry in AuditEntry.objects.filter(action="budget.set"):
+        former = {budget["id"]: budget for budget in (entry.before or {}).get("budgets", [])}
+        for budget in (entry.after or {}).get("budgets", []):
+            before = former.get(budget["id"])
+            if before and Decimal(before["limit_usd"]) > Decimal(budget["limit_usd"]):
+                lowered.add(budget["id"])
+    with connection.cursor() as cursor:
+        cursor.execute(_OVERSPENT)
+        return [
+            f"budget {budget} has {gone} of {limit} gone"
+            for budget, gone, limit in cursor
+            if str(budget) not in lowered
+        ]
+
+
+_OVERSPENT = """
+WITH beyond AS (
+  SELECT named.id, sum(e.cost_nanos - e.held_nanos) AS nanos
+    FROM usage_event e CROSS JOIN LATERAL (SELECT DISTINCT unnest(e.periods) AS id) AS named
+   WHERE e.cost_nanos > e.held_nanos GROUP BY 1
+)
+SELECT b.id, p.settled_nanos + p.leased_nanos + p.uncertain_nanos, b.limit_nanos
+  FROM keys_budgetperiod p JOIN keys_budget b ON b.id = p.budget_id LEFT JOIN beyond ON beyond.id = p.id
+ WHERE b.kind = 'hard' AND b.unbounded <> 'soft' AND p.settled_nanos + p.leased_nanos + p.uncertain_nanos > b.limit_nanos
+   + coalesce((SELECT sum(extra_nanos) FROM keys_budgetraise r WHERE r.budget_id = b.id), 0)
+   + coalesce(beyond.nanos, 0)
+"""
+
+
+def hard_keys(events: Iterable[Any], invoice: dict[str | None, Billed]) -> list[str]:
+    """Where a hard budget stood behind an attempt, what is booked or set aside is not less than what was billed."""
+    from keys.models import Budget
+
+    hard = set(Budget.objects.filter(kind="hard").values_list("id", flat=True))
+    problems = []
+    for event in events:
+        billed = invoice.get(str(event.id))
+        if billed is None or hard.isdisjoint(event.budgets) or "false-usage" in event.tags:
+            continue
+        kept = event.held_nanos if event.exactness == "uncertain" else event.cost_nanos
+        if kept < billed.nanos:
+            problems.append(f"attempt {event.id} ({event.exactness}, hard): {kept} kept < billed {billed.nanos}")
+    return problems
+
+
 def attempts_end_once(events: Iterable[Any]) -> list[str]:
-    """No id twice; attempts of one request count 1, 2, 3 and only the last is final; a refusal stands alone."""
+    """No id twice; attempts of one request count 1, 2, 3 and only the last is final; a refusal stands alone, or last
+    where a further attempt could not be paid for."""
     events = list(events)
     problems = [f"event {one} is there {n} times" for one, n in Counter(e.id for e in events).items() if n > 1]
     by_request: defaultdict[str, list[Any]] = defaultdict(list)
@@ -60,7 +130,8 @@ def attempts_end_once(events: Iterable[Any]) -> list[str]:
         found.sort(key=lambda event: (event.time, event.attempt))
         numbers = [event.attempt for event in found]
         ends = [event.final for event in found]
-        if numbers not in ([0], list(range(1, len(found) + 1))) or sum(ends) != 1 or not ends[-1]:
+        tried = list(range(1, len(found)))
+        if numbers not in ([*tried, len(found)], [*tried, 0]) or sum(ends) != 1 or not ends[-1]:
             problems.append(f"request {request} has attempts {numbers} with ends {ends}")
     return problems
 
