@@ -10,10 +10,12 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from functools import partial
 from hashlib import blake2b
 from uuid import UUID
 
 from conduit.core import raw_keys
+from conduit.core.once import Once
 from keys.entries import KeyEntry
 
 CACHED_KEYS = 20_000
@@ -29,6 +31,7 @@ class KeyCache:
         self._seed = secrets.token_bytes(32)  # a fast keyed hash finds the entry; the stored HMAC is checked on a miss
         self._known: OrderedDict[bytes, KeyEntry] = OrderedDict()
         self._strangers: OrderedDict[bytes, float] = OrderedDict()
+        self._loading: Once[KeyEntry | None] = Once()  # a crowd with one key costs one query
         self._generation = 0
 
     async def find(self, raw: str) -> KeyEntry | None:
@@ -48,6 +51,9 @@ class KeyCache:
         seen = self._strangers.get(digest)
         if seen is not None and seen > time.monotonic():
             return None
+        return await self._loading.get(digest, partial(self._read, raw, public_id, digest))
+
+    async def _read(self, raw: str, public_id: str, digest: bytes) -> KeyEntry | None:
         while True:  # a change that arrives while the key is being read makes what was read worthless
             generation = self._generation
             entry = await self._load(public_id)

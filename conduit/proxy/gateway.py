@@ -9,6 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from uuid import UUID
 
 import structlog
@@ -20,6 +21,7 @@ from redis.backoff import NoBackoff
 
 from conduit.core import keyring
 from conduit.core.ids import uuid7
+from conduit.core.once import Once
 from conduit.proxy import errors, metrics, snapshot
 from conduit.proxy.bank import PostgresBank
 from conduit.proxy.errors import ApiError
@@ -64,6 +66,7 @@ class Gateway:
         self.draining = False
         self._database = Database()
         self._customers: OrderedDict[tuple[UUID | None, str], CustomerEntry | None] = OrderedDict()
+        self._customers_loading: Once[CustomerEntry | None] = Once()
         self._provider_budgets: dict[UUID, tuple[BudgetEntry, ...]] = {}
         self._provider_budgets_changed = True
         self._prices: dict[tuple[UUID, str], PriceRow | None] = {}
@@ -226,13 +229,16 @@ class Gateway:
         key = (team, name)
         if key in self._customers:
             return self._customers[key]
+        return await self._customers_loading.get(key, partial(self._load_customer, team, name))
+
+    async def _load_customer(self, team: UUID | None, name: str) -> CustomerEntry | None:
         try:
             entry = await self._database.soon(entries.load_customer, team, name)
             if entry is not None:
                 await self._follow(entry.budgets)
         except DatabaseError as error:
             raise errors.budget_unavailable() from error
-        self._customers[key] = entry
+        self._customers[team, name] = entry
         if len(self._customers) > CACHED_CUSTOMERS:
             self._customers.popitem(last=False)
         return entry

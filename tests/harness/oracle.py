@@ -67,7 +67,8 @@ def left_behind(gateway: RunningGateway) -> list[str]:
 
 def limits() -> list[str]:
     """Of a hard budget settled + leased + uncertain stay within the limit, raises included. Left out: budgets whose
-    limit was lowered or lets unbounded requests pass, and what an attempt cost beyond its hold (a provider that ignores its cap)."""
+    limit was lowered, or that let pass what has no bound, and what an attempt cost beyond its hold (a provider that
+    ignores its cap)."""
     from django.db import connection
 
     from conduit.core.models import AuditEntry
@@ -96,7 +97,8 @@ WITH beyond AS (
 )
 SELECT b.id, p.settled_nanos + p.leased_nanos + p.uncertain_nanos, b.limit_nanos
   FROM keys_budgetperiod p JOIN keys_budget b ON b.id = p.budget_id LEFT JOIN beyond ON beyond.id = p.id
- WHERE b.kind = 'hard' AND b.unbounded <> 'soft' AND p.settled_nanos + p.leased_nanos + p.uncertain_nanos > b.limit_nanos
+ WHERE b.kind = 'hard' AND b.unbounded <> 'soft'
+   AND p.settled_nanos + p.leased_nanos + p.uncertain_nanos > b.limit_nanos
    + coalesce((SELECT sum(extra_nanos) FROM keys_budgetraise r WHERE r.budget_id = b.id), 0)
    + coalesce(beyond.nanos, 0)
 """

@@ -186,6 +186,15 @@ def test_a_known_key_costs_one_query(gateway: RunningGateway, monkeypatch: pytes
     assert asked.count(key[7:17]) <= 2, "one for the first request, one when its creation is announced"
 
 
+def test_a_crowd_with_one_key_costs_one_query(gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = gateway.key()
+    gateway.refresh()
+    with counted_loads(gateway, monkeypatch) as asked, ThreadPoolExecutor(30) as threads:
+        answers = list(threads.map(lambda _: gateway.chat(key=key).status_code, range(60)))
+    assert answers == [200] * 60
+    assert asked.count(key[7:17]) <= 2, "one, and one more when a change elsewhere was announced meanwhile"
+
+
 def test_a_flood_of_strangers_does_not_push_known_keys_out(gateway: RunningGateway) -> None:
     key = gateway.key()
     assert gateway.chat(key=key).status_code == 200
