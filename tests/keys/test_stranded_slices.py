@@ -85,7 +85,7 @@ def test_hardly_any_request_is_refused_that_money_was_there_for() -> None:
     counts = crowds(range(40), 70)
     needless, fitted = counts["needless"] / counts["asked"], counts["would have fitted"] / counts["asked"]
     print(
-        f"L11: 4 workers from 90 % to about 98 % used: {counts['asked']:,} asked, {counts['refused']} refused, needlessly"
+        f"L11: 4 workers, 90 % to about 98 % used: {counts['asked']:,} asked, {counts['refused']} refused, needlessly"
         f" {counts['needless']} ({needless:.1%}); {counts['would have fitted']} ({fitted:.1%}) by real cost"
     )
     assert needless <= 0.05
