@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from random import Random
+from typing import Any
 from uuid import UUID
 
 from keys.entries import BudgetEntry
@@ -99,9 +100,9 @@ class Life:
     # --- what happens
 
     async def live(self) -> None:
-        tasks = [asyncio.create_task(self._ledger())]
+        tasks = [self._watched(self._ledger())]
         if self.terms.changes:
-            tasks.append(asyncio.create_task(self._changes()))
+            tasks.append(self._watched(self._changes()))
         for _ in range(self.terms.requests):
             await asyncio.sleep(self.chance.random() * 2 * self.terms.seconds / self.terms.requests)
             self._raise_failures()
@@ -115,6 +116,17 @@ class Life:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._rest()
+
+    def _watched(self, what: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """What it finds wrong is not lost with it."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self.world.failures.append(error)
+
+        task = asyncio.create_task(what)
+        task.add_done_callback(ended)
+        return task
 
     async def _request(self, worker: Worker, known: list[BudgetEntry]) -> None:
         """One attempt, sometimes a second, by the budgets as they were known when the request came."""
