@@ -84,6 +84,7 @@ def world(db: None) -> World:
     alice, raw = create_key(actor=SYSTEM, name="support-chat", team=support, budgets=budget, rpm=300)
     bob, _ = create_key(actor=SYSTEM, name="search-answers", team=search)
     first = attempt(alice, provider, credential, attempt=1, final=False, outcome="error", status=529, cost_nanos=0)
+    first.time_us -= 1_000_000  # its second attempt comes later, and still before now
     records = [
         *(attempt(alice, provider, credential) for _ in range(3)),
         *(attempt(bob, provider, credential) for _ in range(2)),
