@@ -67,7 +67,7 @@ class ProxyHandler:
         )
         self.gateway.tally.in_flight += 1
         watch = self._watches.add(receive, started)
-        view = ProxyView(gateway=self.gateway, path=path)
+        view = watch.view = ProxyView(gateway=self.gateway, path=path)
         try:
             await _write(await view.dispatch(incoming), send)
         except asyncio.CancelledError:
@@ -114,7 +114,9 @@ class _Watches:
 
 
 class _Watch:
-    """Cancels the current task when the client goes away."""
+    """Cancels the current task when the client goes away, unless what it asked for has to be read to its end."""
+
+    view: ProxyView
 
     def __init__(self, receive: Receive, started: float) -> None:
         self.started = started
@@ -129,6 +131,10 @@ class _Watch:
     async def _wait(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
+        call = self.view.call
+        if call is not None and call.whole:
+            call.left = True
+            return
         self.fired = True
         if self._task is not None:
             self._task.cancel()

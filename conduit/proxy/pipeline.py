@@ -96,8 +96,9 @@ async def _after(  # noqa: PLR0913 (the failed attempt and what the next one nee
     """The next attempt, begun before the failed one is on record as final or not. What surely was not billed gives its
     hold back first; beside what may have been, a second hold must fit. Raises the failure when there is no other."""
     shown, begun = attempt.shown(error), None
+    call.whole = False
     try:
-        if not isinstance(error, RequestRejected):
+        if not isinstance(error, RequestRejected) and not call.left:
             if error.billed == "no":
                 attempt.give_back()
             with suppress(ApiError):
@@ -169,7 +170,9 @@ def _options(call: Call, candidate: Candidate) -> Mapping[str, Any]:
 
 async def _deliver(gateway: Gateway, call: Call, begun: _Begun, route: RouteEntry) -> Answer:
     candidate, attempt, request = begun
-    adapter = candidate.target.provider.adapter
+    assert call.inbound is not None
+    adapter, streamed = candidate.target.provider.adapter, call.inbound.head.stream
+    call.whole = attempt.limited and not streamed
     upstream = await _send(gateway, call, route, request)
     try:
         if upstream.status >= 400:
@@ -177,7 +180,7 @@ async def _deliver(gateway: Gateway, call: Call, begun: _Begun, route: RouteEntr
             raise adapter.parse_error(upstream.status, upstream.headers, body)
         if upstream.status >= 300:
             raise InvalidResponse(f"The provider answered with status {upstream.status}.", status=upstream.status)
-        if call.inbound is not None and call.inbound.head.stream:
+        if streamed:
             return await _stream(gateway, call, candidate, upstream, attempt)
         began = perf_counter()
         body = await upstream.read()

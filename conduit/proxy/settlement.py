@@ -92,6 +92,11 @@ class Attempt:
         error.message = mask(error.message, self._candidate.credential.masks())
         return from_upstream(error)
 
+    @property
+    def limited(self) -> bool:
+        """Whether a hard budget stands behind it."""
+        return self._hold.limited
+
     def give_back(self) -> None:
         """What it held: surely nothing was billed."""
         self._gateway.holds.settle(self._hold, 0)
@@ -113,7 +118,10 @@ class Attempt:
         """The whole answer came. Without usage it is estimated: `answer_bytes` are those of the generated text."""
         if usage is not None and untold(usage) and not usage.flags:
             usage.flags = ("usage_missing",)
-        self._end(usage, answer_bytes, status=200, outcome="ok")
+        if self._call.left:
+            self._end(usage, answer_bytes, status=499, outcome="cancelled")
+        else:
+            self._end(usage, answer_bytes, status=200, outcome="ok")
 
     def cancel(self, usage: Usage | None, *, answer_bytes: int, ended: bool = False) -> None:
         """The client left. What was streamed until then is billed, and the token that was on its way meanwhile."""
@@ -138,7 +146,9 @@ class Attempt:
             if cause is None or cause.billed == "no":
                 usage = Usage()
             answer_bytes = self.unread
-            uncertain = usage is None and not answer_bytes and self._hold.limited
+            uncertain = usage is None and not answer_bytes and self.limited
+        elif answer_bytes:
+            answer_bytes += BYTES_PER_TOKEN  # the token that was torn, or on its way
         self._end(
             Usage() if uncertain else usage,
             answer_bytes,

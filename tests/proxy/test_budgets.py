@@ -347,3 +347,22 @@ def test_a_soft_policy_lets_an_unbounded_request_pass_and_counts_it(gateway: Run
     key = gateway.key(budgets=[{"limit_usd": "0.0000001", "unbounded": "soft"}])
     assert gateway.chat(key=key, **SEARCHED).status_code == 200
     assert code(gateway.chat(key=key)) == (429, "budget_exceeded")
+
+
+# --- a client that leaves
+
+
+def test_a_whole_answer_is_read_to_its_end_when_its_client_left_so_that_its_cost_is_known(
+    gateway: RunningGateway,
+) -> None:
+    key = gateway.key(budgets=[{"limit_usd": "1"}])
+    body = {"model": "sandbox-dear", "max_tokens": 100, "messages": [{"role": "user", "content": "words: 100"}]}
+    request_id = "left-before-the-answer"
+    headers = {"x-sandbox-delay-ms": "700", "x-request-id": request_id}
+    with gateway.client(key) as client, pytest.raises(httpx.ReadTimeout):
+        client.post("/v1/chat/completions", json=body, headers=headers, timeout=0.3)
+    (event,) = gateway.events(request_id)
+    assert (event.outcome, event.status, event.exactness) == ("cancelled", 499, "exact")
+    billed = oracle.billed(gateway, event.id).nanos
+    assert event.cost_nanos == billed > 100 * WORD
+    print(f"U4: left before a whole answer under a hard budget: booked {event.cost_nanos} = billed {billed}")
