@@ -284,9 +284,7 @@ class Holds:
 
     async def follow(self, budgets: Sequence[BudgetEntry], at: float) -> None:
         """Makes budgets known that a key just brought, so that its requests find figures. Raises BankAway."""
-        fresh = [one for one in self.slices(budgets, at) if one.told == NEVER]
-        if fresh:
-            await self._exchange(lambda: {one: Demand(one.period, held=one.held) for one in fresh})
+        await self.look([one for one in self.slices(budgets, at) if one.told == NEVER])
 
     async def look(self, slices: Sequence[Slice]) -> None:
         """Asks what is left of them now; borrows and returns nothing. Raises BankAway."""

@@ -24,7 +24,8 @@ from usage import charts, explorer, filters, summaries
 from usage.charts import Chart, Plot, Plots
 from usage.explorer import Ask
 from usage.models import NIL
-from usage.summaries import Question, Sums
+from usage.summaries import Question
+from usage.sums import Sums
 
 SUBS = 5  # rows of the subgroup under each row
 OTHER = 6  # the color of what has none of its own

@@ -15,7 +15,8 @@ from urllib.parse import urlencode
 from conduit.core.errors import InvalidInput
 from usage import filters, summaries
 from usage.charts import Unit
-from usage.summaries import Span, Sums
+from usage.summaries import Span
+from usage.sums import Sums
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,8 @@ from usage import answers, explorer, filters, reports, rollups, summaries
 from usage.answers import Answer, Line
 from usage.explorer import Ask
 from usage.models import NIL
-from usage.summaries import Question, Sums
+from usage.summaries import Question
+from usage.sums import Sums
 
 MOST_ROWS = 100_000
 PLURALS = {name: f"{title.lower()}s" for name, title in explorer.GROUPS.items()}

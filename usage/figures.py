@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -17,63 +16,23 @@ from django.db.models import QuerySet, Sum
 from conduit.access.permissions import scope
 from conduit.core.actor import Actor
 from usage.models import UsageEvent, UsageHour
+from usage.sums import MEASURES, Sums
 
 Where = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Total:
-    """A sum over rollup rows. `requests` includes refused ones."""
-
-    requests: int = 0
-    attempts: int = 0
-    errors: int = 0
-    refused: int = 0
-    cancelled: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost_nanos: int = 0
-    latency_us: int = 0
-    ttft_us: int = 0
-    ttft_count: int = 0
-
-    @property
-    def cost(self) -> int:
-        return self.cost_nanos
-
-    @property
-    def served(self) -> int:
-        return self.requests - self.refused
-
-    @property
-    def tokens(self) -> int:
-        return self.input_tokens + self.output_tokens
-
-    @property
-    def mean_latency_us(self) -> int | None:
-        return self.latency_us // self.served if self.served else None
-
-    @property
-    def mean_ttft_us(self) -> int | None:
-        return self.ttft_us // self.ttft_count if self.ttft_count else None
-
-    def __add__(self, other: Total) -> Total:
-        return Total(**{name: getattr(self, name) + getattr(other, name) for name in _MEASURES})
-
-
-_MEASURES = tuple(field.name for field in fields(Total))
-_SUMS = {f"{name}_": Sum(name) for name in _MEASURES}
+_SUMS = {f"{name}_": Sum(name) for name in MEASURES}
 
 
 def _hours(actor: Actor, since: datetime, where: Where) -> QuerySet[UsageHour]:
     return scope(UsageHour.objects.filter(hour__gte=since, **where), actor)
 
 
-def _total(row: Mapping[str, Any]) -> Total:
-    return Total(**{name: int(row[f"{name}_"] or 0) for name in _MEASURES})
+def _total(row: Mapping[str, Any]) -> Sums:
+    return Sums(**{name: int(row[f"{name}_"] or 0) for name in MEASURES})
 
 
-def total(actor: Actor, since: datetime, **where: Any) -> Total:
+def total(actor: Actor, since: datetime, **where: Any) -> Sums:
     """Everything from the hour of `since` on."""
     return _total(_hours(actor, since, where).aggregate(**_SUMS))
 
@@ -83,7 +42,7 @@ def uncertain(actor: Actor, since: datetime) -> int:
     return _hours(actor, since, {}).aggregate(number=Sum("uncertain"))["number"] or 0
 
 
-def totals_by(actor: Actor, dimension: str, since: datetime, **where: Any) -> dict[Any, Total]:
+def totals_by(actor: Actor, dimension: str, since: datetime, **where: Any) -> dict[Any, Sums]:
     """`total` for each value of a rollup dimension, such as `key_id` or `provider_id`."""
     rows = _hours(actor, since, where).order_by().values(dimension).annotate(**_SUMS)
     return {row[dimension]: _total(row) for row in rows}

@@ -23,7 +23,8 @@ from conduit.core.errors import InvalidInput
 from conduit.core.money import format_usd
 from usage import filters, rollups, summaries
 from usage.models import NIL, UsageEvent
-from usage.summaries import Question, Span, Sums
+from usage.summaries import Question, Span
+from usage.sums import Sums
 
 NEWEST_FIRST = ("-time", "-id")
 CHUNK = 1_000

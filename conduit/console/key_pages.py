@@ -28,6 +28,7 @@ from keys.models import KeySecret, KeyState, OwnerKind, Team, VirtualKey
 from keys.teams import find_team
 from providers.models import Route
 from usage import charts, figures, log
+from usage.sums import Sums
 
 PAGE = 100
 STATES = (("", "All"), ("active", "Active"), ("disabled", "Disabled"), ("revoked", "Revoked"))
@@ -80,8 +81,7 @@ def key_list(request: HttpRequest, actor: Actor) -> HttpResponse:
     limits = states(OwnerKind.KEY, [key.id for key in keys], at)
     used = log.last_used([key.id for key in keys])
     rows = [
-        {**_row(key, limits[key.id], spent.get(key.id, figures.Total()), at), "last_used_at": used.get(key.id)}
-        for key in keys
+        {**_row(key, limits[key.id], spent.get(key.id, Sums()), at), "last_used_at": used.get(key.id)} for key in keys
     ]
     context = {
         "crumbs": [{"title": "Keys"}],
@@ -111,7 +111,7 @@ def key_list(request: HttpRequest, actor: Actor) -> HttpResponse:
     return render(request, "keys/list.html", context)
 
 
-def _row(key: VirtualKey, limits: list[BudgetState], spent: figures.Total, at: datetime) -> dict[str, Any]:
+def _row(key: VirtualKey, limits: list[BudgetState], spent: Sums, at: datetime) -> dict[str, Any]:
     meters = [meter_of(state, "Key") for state in limits]
     tightest = max(meters, key=lambda m: m.used / m.limit if m.limit else 1.0, default=None)
     return {

@@ -21,6 +21,7 @@ from keys.models import Budget, KeyState, OwnerKind, VirtualKey
 from providers.models import Credential
 from usage import charts, figures
 from usage.models import NIL
+from usage.sums import Sums
 
 TOP = 5
 MOST_ITEMS = 8
@@ -83,7 +84,7 @@ def _chart(actor: Actor, value: str, since: datetime, at: datetime) -> charts.Ch
     return charts.stacked("ov-spend", label, axis, charts.largest(spend))
 
 
-def _top_keys(actor: Actor, since: datetime, whole: figures.Total) -> list[dict[str, Any]]:
+def _top_keys(actor: Actor, since: datetime, whole: Sums) -> list[dict[str, Any]]:
     """The five keys that spent most, and the others as one row; together the whole."""
     found = sorted(figures.totals_by(actor, "key_id", since).items(), key=lambda item: -item[1].cost)
     names = dict(VirtualKey.objects.filter(id__in=[key for key, _ in found[:TOP]]).values_list("id", "name"))

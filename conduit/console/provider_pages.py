@@ -28,6 +28,7 @@ from providers.models import Credential, Provider, Target
 from providers.views import credential_rows
 from usage import figures, log, pricing
 from usage.rates import Rates
+from usage.sums import Sums
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def rows(actor: Actor, at: datetime, since: datetime) -> list[Row]:
     minutes = figures.minutes(at, [provider.id for provider in found])
     spent = figures.totals_by(actor, "provider_id", since)
     month = figures.totals_by(actor, "provider_id", month_start(at))
-    none = figures.Total()
+    none = Sums()
     return [
         Row(
             provider=provider,

@@ -20,7 +20,8 @@ from usage.answers import Answer, answer
 from usage.explorer import Ask
 from usage.ledger import apply
 from usage.models import UsageEvent
-from usage.summaries import Span, Sums
+from usage.summaries import Span
+from usage.sums import Sums
 
 START = datetime(2026, 10, 12, tzinfo=UTC)
 DAYS = 40

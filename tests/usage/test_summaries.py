@@ -22,7 +22,8 @@ from tests.usage.events import at, costing, random_records, settled
 from usage import reports, rollups, summaries
 from usage.ledger import apply
 from usage.models import NIL, UsageDay, UsageEvent, UsageHour
-from usage.summaries import Question, Span, Sums
+from usage.summaries import Question, Span
+from usage.sums import Sums
 
 pytestmark = pytest.mark.django_db
 START = datetime(2026, 11, 2, 0, 0, tzinfo=UTC)
