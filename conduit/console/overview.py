@@ -110,7 +110,7 @@ def attention(actor: Actor, at: datetime) -> list[dict[str, Any]]:
 
 
 def _uncertain_items(actor: Actor, at: datetime) -> list[dict[str, Any]]:
-    """Answers that were lost on their way: what they cost is a guess until somebody compares the provider's invoice."""
+    """Answers that were lost on their way: what they cost is unknown until somebody compares the provider's invoice."""
     number = figures.uncertain(actor, at - LOST)
     if not number:
         return []
@@ -121,7 +121,7 @@ def _uncertain_items(actor: Actor, at: datetime) -> list[dict[str, Any]]:
             "name": wording.plural(number, "uncertain attempt"),
             "url": f"{reverse('requests')}?range=30d&exactness=uncertain",
             "fact": "in 30 days",
-            "detail": "the answer was lost, so the whole hold counts as spent",
+            "detail": "the answer was lost; the hold stays until somebody says what it cost",
         }
     ]
 
