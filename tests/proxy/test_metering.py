@@ -335,18 +335,23 @@ def test_twenty_clients_that_leave_at_random_leave_nothing_behind(gateway: Runni
 
     chance, speakers = random.Random(7), list(SPEAKERS.values())
 
-    def visit(number: int) -> None:
+    def visit(number: int) -> float:
         prefix = list(PREFIXES.values())[number % 3]
-        _leave(
-            gateway, speakers[number // 3 % 3], f"{prefix}sandbox-echo", f"crowd-{number:04d}", pieces=places[number]
-        )
+        speaker, name = speakers[number // 3 % 3], f"crowd-{number:04d}"
+        return _leave(gateway, speaker, f"{prefix}sandbox-echo", name, pieces=places[number])[1]
 
     places = [chance.randrange(0, 12) for _ in range(20)]
     with ThreadPoolExecutor(10) as threads:
-        list(threads.map(visit, range(20)))
+        left = list(threads.map(visit, range(20)))
+    closed, short = [], 0
     for number in range(20):
         (event,) = gateway.events(f"crowd-{number:04d}")
         assert event.outcome == "cancelled"
+        short += event.cost_nanos < oracle.billed(gateway, event.id).nanos
+        closed.append(max(_seconds(line["time"]) for line in _bills(gateway, event.id)) - left[number])
+    latest = max(closed) * 1000
+    print(f"U4: 20 clients left mid-stream: last upstream byte {latest:.0f} ms later, booked below billed {short}")
+    assert short == 0
     wait_for(lambda: gateway.app.gateway.tally.in_flight == 0)
 
 
