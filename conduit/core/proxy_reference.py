@@ -36,6 +36,16 @@ _CONTENTS = _body(["contents"], contents=_LIST, generationConfig={"type": "objec
 _ONE_CONTENT = _body(["content"], content={"type": "object"})
 _MANY_CONTENTS = _body(["requests"], requests=_LIST)
 _G = "/v1beta/models/{model}"
+# What a caller may say in headers about a request that generates or embeds.
+_HEADERS = [
+    {"name": name, "in": "header", "required": False, "description": description, "schema": {"type": "string"}}
+    for name, description in (
+        ("x-conduit-tags", "at most 16 tags, separated by commas: usage is summed by them"),
+        ("x-conduit-timeout", "seconds, at most 3600, that a provider may take"),
+        ("x-conduit-dry-run", "1: every check is made and the decision answered; nobody is called"),
+        ("idempotency-key", "the same key and body within a day get the same answer, billed once"),
+    )
+]
 
 # (method, path, operationId, summary, body, credentials, whether it may stream)
 _CALLS: tuple[tuple[str, str, str, str, dict[str, Any] | None, list[dict[str, list[str]]], bool], ...] = (
@@ -61,8 +71,13 @@ def add(result: dict[str, Any], **_options: object) -> dict[str, Any]:
     result.setdefault("components", {}).setdefault("securitySchemes", {}).update(SCHEMES)
     for method, path, name, summary, body, credentials, streams in _CALLS:
         operation: dict[str, Any] = {"operationId": name, "summary": summary, "tags": [TAG], "security": credentials}
+        parameters: list[dict[str, Any]] = []
         if "{model}" in path:
-            operation["parameters"] = [{"name": "model", "in": "path", "required": True, "schema": _MODEL}]
+            parameters.append({"name": "model", "in": "path", "required": True, "schema": _MODEL})
+        if body is not None and body is not _COUNT and not path.endswith(":countTokens"):
+            parameters += _HEADERS
+        if parameters:
+            operation["parameters"] = parameters
         if body is not None:
             operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
         operation["responses"] = _answers(streams)
