@@ -102,7 +102,7 @@ class PriceRowOutput(serializers.Serializer[Any]):
     rates = serializers.DictField(child=serializers.ListField(child=serializers.DictField()))
 
 
-class UncertainOutput(serializers.Serializer[Any]):
+class UncertainHoldOutput(serializers.Serializer[Any]):
     held_usd = serializers.CharField()
     reason = serializers.CharField()
     resolved_at = serializers.DateTimeField(allow_null=True)
@@ -127,7 +127,7 @@ class AttemptOutput(EventOutput):
     periods = PeriodOutput(many=True)
     price_row = PriceRowOutput(allow_null=True)
     settlement = serializers.CharField(allow_null=True)
-    uncertain = UncertainOutput(allow_null=True)
+    uncertain = UncertainHoldOutput(allow_null=True)
     overhead_ms = serializers.FloatField(allow_null=True)
     credential_version = serializers.IntegerField(allow_null=True)
     budgets = serializers.ListField(child=serializers.CharField())
