@@ -82,7 +82,7 @@ class OwnerOutput(serializers.Serializer[Any]):
     name = serializers.CharField(allow_null=True)
 
 
-class PeriodOutput(serializers.Serializer[Any]):
+class AttemptPeriodOutput(serializers.Serializer[Any]):
     id = serializers.CharField()
     budget = serializers.CharField()
     owner = OwnerOutput()
@@ -124,7 +124,7 @@ class AttemptOutput(EventOutput):
     final = serializers.BooleanField()
     held_usd = serializers.CharField()
     released_usd = serializers.CharField()
-    periods = PeriodOutput(many=True)
+    periods = AttemptPeriodOutput(many=True)
     price_row = PriceRowOutput(allow_null=True)
     settlement = serializers.CharField(allow_null=True)
     uncertain = UncertainHoldOutput(allow_null=True)
