@@ -77,7 +77,7 @@ class LineOutput(serializers.Serializer[Any]):
     cost_usd = serializers.CharField()
 
 
-class OwnerOutput(serializers.Serializer[Any]):
+class PeriodOwnerOutput(serializers.Serializer[Any]):
     kind = serializers.CharField()
     name = serializers.CharField(allow_null=True)
 
@@ -85,7 +85,7 @@ class OwnerOutput(serializers.Serializer[Any]):
 class AttemptPeriodOutput(serializers.Serializer[Any]):
     id = serializers.CharField()
     budget = serializers.CharField()
-    owner = OwnerOutput()
+    owner = PeriodOwnerOutput()
     window = serializers.CharField()
     starts_at = serializers.DateTimeField()
     ends_at = serializers.DateTimeField(allow_null=True)
