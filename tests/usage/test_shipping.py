@@ -343,7 +343,7 @@ def test_a_second_shipper_for_the_same_node_waits(process: Process, tmp_path: Pa
     until(lambda: process.count() == 1)
     second = Process(process.url, tmp_path)
     try:
-        time.sleep(1.5)
+        until(lambda: process.status().get("working") is False)  # the second one says so: they share the file
         code, told = process.end(signal.SIGTERM)
         assert code == 0
         worker.serve(1)
