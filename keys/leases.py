@@ -15,7 +15,8 @@ from uuid import UUID
 import msgspec
 from django.db import connection
 
-CLOSED = "CDT01"  # SQLSTATE of `exchange` for a worker whose leases were closed (CDT02: for a question that came late)
+# SQLSTATEs of `exchange`: the worker's leases were closed; a later question of the worker was answered before.
+CLOSED, LATE = "CDT01", "CDT02"
 
 EXCHANGE = """
 SELECT o_period, o_granted, o_spent, o_allowed, o_settled, o_leased, o_uncertain, o_open FROM conduit_exchange(

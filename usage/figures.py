@@ -38,7 +38,7 @@ def total(actor: Actor, since: datetime, **where: Any) -> Sums:
 
 
 def uncertain(actor: Actor, since: datetime) -> int:
-    """Attempts from the hour of `since` on whose answer was lost: their holds stay until somebody says what they cost."""
+    """Attempts from the hour of `since` on whose answer was lost: holds stay until somebody says what they cost."""
     return _hours(actor, since, {}).aggregate(number=Sum("uncertain"))["number"] or 0
 
 

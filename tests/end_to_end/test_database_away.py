@@ -63,7 +63,7 @@ async def _away(conduit: Installation, seconds: float) -> None:
     assert "retry-after" in answer.headers
     assert all(one.whole for one in streams), "what ran goes on"
     assert {one.status for one in small} <= {200, 503}
-    assert slowest < 10
+    assert slowest < 30, "nobody waits for a database that stands still"
     served = [*streams, *[one for one in small if one.status == 200]]
     # What a worker refused because it could not even look the key up is nobody's event.
     events = await asyncio.to_thread(conduit.settle, {one.request_id for one in served})

@@ -57,7 +57,7 @@ def _in_flight(gateway: RunningGateway) -> int:
 def left_behind(gateway: RunningGateway) -> list[str]:
     """What no request needs any more: tasks of ours, connections to a provider, holds, waiters."""
     own = gateway.app.gateway
-    tasks = asyncio.all_tasks(own._tasks[0].get_loop()) - set(own._tasks)
+    tasks = asyncio.all_tasks(own._tasks[0].get_loop()) - {*own._tasks, own.idempotent._renewing}
     strays = [task.get_coro().__qualname__ for task in tasks if "/conduit/" in task.get_coro().cr_code.co_filename]
     found = [f"task {name}" for name in strays]
     found += ["an upstream connection"] * len(own.transport._session.connector._acquired)

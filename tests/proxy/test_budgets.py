@@ -201,7 +201,7 @@ PREFIXES = {"openai": "", "anthropic": "anthropic/", "gemini": "gemini/"}
 def test_a_stream_that_ignores_its_cap_is_cut(gateway: RunningGateway, name: str) -> None:
     speaker = SPEAKERS[name]
     model = f"{PREFIXES[name]}sandbox-lorem"
-    headers = {"x-sandbox-ignore-cap": "1", "x-sandbox-chunk-gap-ms": "5", "x-conduit-tags": "false-usage"}
+    headers = {"x-sandbox-ignore-cap": "1", "x-sandbox-chunk-gap-ms": "60", "x-conduit-tags": "false-usage"}
     answer, seen = speaker.stream(gateway.url, gateway.raw_key, "go on", model=model, cap=20, headers=headers)
     assert answer.status_code == 200
     assert not seen.ended
