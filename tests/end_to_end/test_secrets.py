@@ -16,6 +16,7 @@ import httpx
 
 from tests.end_to_end.canaries import Canaries, disguises, dump
 from tests.end_to_end.installation import Installation
+from tests.harness.gateway import wait_for
 from tests.harness.speakers import SPEAKERS
 
 SHOWN_ONCE = ("administrator: ", "password: ", "key: ", "curl ")
@@ -139,7 +140,15 @@ def _configure(conduit: Installation, visit: Visit, tactless: str, good: str, wr
         conduit.made("/routes", {"name": f"to-{name}", "targets": [{"provider": name, "model": "sandbox-echo"}]})
 
 
+def _is_known_everywhere(conduit: Installation, key: str, route: str) -> bool:
+    """Asked over new connections, so that each web process answers some of them."""
+    headers = {"authorization": f"Bearer {key}"}
+    answers = [httpx.get(f"{conduit.url}/v1/models/{route}", headers=headers, trust_env=False) for _ in range(8)]
+    return all(answer.status_code == 200 for answer in answers)
+
+
 def _traffic(conduit: Installation, visit: Visit, key: str) -> None:
+    wait_for(lambda: _is_known_everywhere(conduit, key, "to-tactless"), 30)
     for speaker in SPEAKERS.values():
         for route, status in ("to-good", 200), ("to-bad", 502), ("to-gone", 503), ("to-tactless", 400), ("none", 404):
             answer = visit.keep(f"{speaker.name} {route}", speaker.ask(conduit.url, key, model=route))
