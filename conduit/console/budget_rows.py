@@ -114,8 +114,3 @@ def pace(meter: Meter, at: datetime) -> Pace:
 def _day(moment: datetime, at: datetime) -> str:
     """Today as a time of the day, else the date."""
     return f"at {moment:%H:%M}" if moment.date() == at.date() else f"{moment:%a} {moment.day} {moment:%b}"
-
-
-def window_words(meter: Meter) -> str:
-    """`month, hard`."""
-    return f"{meter.window}, {meter.kind}"

@@ -18,7 +18,7 @@ TITLES = (
 def rows(scopes: Sequence[RateScope]) -> list[dict[str, Any]]:
     """{"owner", "title", "used", "limit"} for each limit that is set; `used` None when Valkey could not tell."""
     limited = [scope for scope in scopes if (scope.rpm, scope.tpm, scope.max_parallel) != (None, None, None)]
-    return [row for now in rates_now(limited) for row in _rows(now)]
+    return [row for rate in rates_now(limited) for row in _rows(rate)]
 
 
 def _rows(now: RateNow) -> list[dict[str, Any]]:

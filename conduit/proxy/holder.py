@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from conduit.proxy import admission
 from conduit.proxy.call import JSON, Answer, Call
 from conduit.proxy.dialects.base import CountingDialect, ModelEntry
 from conduit.proxy.dialects.prompt_tokens import prompt_tokens
+from keys.leases import BankAway
 from providers.adapters.types import ChatRequest
 from providers.routing import RouteEntry
 
@@ -44,7 +46,7 @@ def _entry(gateway: Gateway, route: RouteEntry) -> ModelEntry:
     )
 
 
-def own_view(gateway: Gateway, call: Call) -> Answer:
+async def own_view(gateway: Gateway, call: Call) -> Answer:
     """Limits, spend and expiry of the calling key. Budgets of its teams show what is left, not what others spent."""
     key = call.key
     expires = rfc3339(datetime.fromtimestamp(key.expires_at, UTC)) if key.expires_at is not None else None
@@ -63,8 +65,10 @@ def own_view(gateway: Gateway, call: Call) -> Answer:
         "budgets": [],
         "tags": list(key.tags),
     }
-    for budget in key.budgets:
-        one = gateway.holds.known(budget, gateway.now())
+    slices = gateway.holds.slices(key.budgets, gateway.now())
+    with suppress(BankAway):  # then what this worker knows is shown
+        await gateway.holds.look(slices)
+    for budget, one in zip(key.budgets, slices, strict=True):
         item: dict[str, Any] = {
             "scope": budget.owner_kind,
             "window": budget.window,

@@ -108,7 +108,7 @@ class ProxyView(APIView):
         if action == "count":
             return holder.count_tokens(self.gateway, call)
         if action == "holder":
-            return holder.own_view(self.gateway, call)
+            return await holder.own_view(self.gateway, call)
         return holder.models(self.gateway, call)
 
     def answer_exception(self, error: Exception) -> Answer:

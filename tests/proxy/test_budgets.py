@@ -366,3 +366,14 @@ def test_a_whole_answer_is_read_to_its_end_when_its_client_left_so_that_its_cost
     billed = oracle.billed(gateway, event.id).nanos
     assert event.cost_nanos == billed > 100 * WORD
     print(f"U4: left before a whole answer under a hard budget: booked {event.cost_nanos} = billed {billed}")
+
+
+def test_the_holders_view_tells_what_is_spent_also_when_the_worker_has_forgotten_the_budget(
+    gateway: RunningGateway,
+) -> None:
+    key = gateway.key(budgets=[{"limit_usd": "1"}])
+    assert gateway.event(dear(gateway, key, 10, max_tokens=10)).cost_nanos > 0
+    gateway.app.gateway.holds._slices.clear()  # as after a minute without a request
+    with gateway.client(key) as client:
+        (shown,) = client.get("/v1/key").json()["budgets"]
+    assert shown["settled_usd"] != "0.00"
