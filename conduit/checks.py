@@ -9,7 +9,7 @@ from django.apps import AppConfig
 from django.core.checks import CheckMessage, Error, Tags, register
 from django.db import ProgrammingError
 
-from conduit.core import keyring
+from conduit.core import keyring, sealed_columns
 from conduit.core.errors import ConfigurationError
 
 
@@ -23,6 +23,15 @@ def key_ring(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[Che
     except ConfigurationError as error:
         return [Error(str(error), id="conduit.E001")]
     return []
+
+
+@register(Tags.security)
+def secret_columns(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Every column that may hold a secret is known to what rotates and opens them."""
+    return [
+        Error(said, hint="See conduit/core/sealed_columns.py.", id="conduit.E003")
+        for said in sealed_columns.undeclared()
+    ]
 
 
 @register(Tags.database)

@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 import environ
 
 from conduit.core.errors import ConfigurationError
+from conduit.core.source_address import parse_proxies
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.FileAwareEnv()
@@ -38,9 +39,21 @@ def _choice(name: str, default: str, choices: tuple[str, ...]) -> str:
 CONDUIT_PORT = _int("CONDUIT_PORT", 8080, 1, 65535)
 CONDUIT_WORKERS = _int("CONDUIT_WORKERS", os.cpu_count() or 1, 1, 512)
 CONDUIT_DATABASE_GRACE = _int("CONDUIT_DATABASE_GRACE", 60, 0, 86_400)
+RESPONSES_RETENTION_DAYS = _int("CONDUIT_RESPONSES_RETENTION_DAYS", 30, 0, 3650)
+CREDENTIAL_MAX_AGE_DAYS = _int("CONDUIT_CREDENTIAL_MAX_AGE_DAYS", 90, 0, 3650)
 LOST_NODE = _choice("CONDUIT_LOST_NODE", "keep", ("keep", "release"))
 LOST_NODE_AFTER = _int("CONDUIT_LOST_NODE_AFTER", 24, 1, 8760)  # hours
 CONDUIT_EGRESS_ALLOW = [part.strip() for part in env.str("CONDUIT_EGRESS_ALLOW", default="").split(",") if part.strip()]
+TRUSTED_PROXIES = parse_proxies(
+    part.strip() for part in env.str("CONDUIT_TRUSTED_PROXIES", default="").split(",") if part.strip()
+)
+# Where fields of credentials may be read from by reference (providers/references.py).
+CONDUIT_SECRET_FILES = [
+    part.strip() for part in env.str("CONDUIT_SECRET_FILES", default="/run/secrets").split(",") if part.strip()
+]
+CONDUIT_VAULT_ADDR = env.str("CONDUIT_VAULT_ADDR", default="")
+CONDUIT_VAULT_NAMESPACE = env.str("CONDUIT_VAULT_NAMESPACE", default="")
+CONDUIT_AWS_ENDPOINT = env.str("CONDUIT_AWS_ENDPOINT", default="")
 
 
 def _embedded() -> dict[str, str]:
@@ -69,6 +82,12 @@ SANDBOX_PORT = _int("CONDUIT_SANDBOX_PORT", min(CONDUIT_PORT + 1, 65535), 1, 655
 SANDBOX_URL = f"http://127.0.0.1:{SANDBOX_PORT}"
 JOURNAL_DIR = CONDUIT_HOME / "journal"
 JOURNAL_FSYNC = _choice("CONDUIT_JOURNAL_FSYNC", "interval", ("always", "interval", "never"))
+# Of one stream: seconds (0: off), bytes from the provider and pieces of content.
+CONDUIT_STREAM_KEEPALIVE = _int("CONDUIT_STREAM_KEEPALIVE", 15, 0, 3600)
+CONDUIT_STREAM_IDLE_TIMEOUT = _int("CONDUIT_STREAM_IDLE_TIMEOUT", 120, 0, 86_400)
+CONDUIT_STREAM_TOTAL_TIMEOUT = _int("CONDUIT_STREAM_TOTAL_TIMEOUT", 3600, 0, 604_800)
+CONDUIT_STREAM_MAX_BYTES = _int("CONDUIT_STREAM_MAX_BYTES", 268_435_456, 1_048_576, 2**40)
+CONDUIT_STREAM_MAX_EVENTS = _int("CONDUIT_STREAM_MAX_EVENTS", 1_000_000, 1000, 10**9)
 MAX_BODY_BYTES = _int("CONDUIT_MAX_BODY_MB", 32, 1, 1024) * 1024 * 1024
 
 SECRET_KEY = env.str("DJANGO_SECRET_KEY", default=_generated("django_secret_key")) or "unset-until-conduit-up-ran"
@@ -81,7 +100,9 @@ def _database(url: str) -> dict[str, Any]:
     parts = urlsplit(url)
     query = dict(pair.split("=", 1) for pair in parts.query.split("&") if "=" in pair)
     host = unquote(query.pop("host", "") or parts.hostname or "")
-    options: dict[str, Any] = {"pool": {"min_size": 0, "max_size": 8, "timeout": 5}}
+    # The pool tries a lost connection again after pauses that double, and makes no other meanwhile: it shall give up
+    # soon, so that a database that comes back after a minute is found by the next question, not half a minute later.
+    options: dict[str, Any] = {"pool": {"min_size": 0, "max_size": 8, "timeout": 5, "reconnect_timeout": 1}}
     options.update({key: unquote(value) for key, value in query.items()})
     return {
         "ENGINE": "django.db.backends.postgresql",
@@ -131,6 +152,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "servestatic.middleware.ServeStaticMiddleware",
     "csp.middleware.CSPMiddleware",
+    "conduit.core.audit_origin.audit_origin",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -171,6 +193,7 @@ USE_I18N = False
 
 LOGIN_URL = "/login"
 LOGIN_REDIRECT_URL = "/"
+SESSION_ENGINE = "conduit.access.sessions"  # as Django's, but the table holds a digest of the cookie
 SESSION_COOKIE_NAME = "conduit_session"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"

@@ -11,18 +11,22 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from conduit.access.permissions import demand_scope, scope
+from conduit.core import audit
 from conduit.core.actor import Actor
 from conduit.core.api import ResourceView, actor_of, described, page, parsed
 from conduit.core.errors import InvalidInput, NotFound
-from keys import customers, issuing, representation, teams
+from keys import customers, issuing, representation, rotation, teams
 from keys.models import Customer, KeyState, Team, VirtualKey
 from keys.serializers import (
     CustomerInput,
     CustomerOutput,
+    ExtendInput,
     KeyCreated,
     KeyInput,
     KeyOutput,
     Nothing,
+    RotateInput,
+    SecretVersions,
     TeamInput,
     TeamOutput,
 )
@@ -30,9 +34,10 @@ from keys.serializers import (
 
 def find_key(actor: Actor, key_id: UUID, *, lock: bool = False) -> VirtualKey:
     """Raises NotFound for a key that is not there or not the actor's to see."""
-    rows = VirtualKey.objects.select_related("team")
+    rows = VirtualKey.objects.select_related("team", "user", "parent")
     if lock:
-        rows = rows.select_for_update(of=("self",))
+        audit.lock()
+        rows = rows.select_for_update(of=("self",), no_key=True)
     key = rows.filter(pk=key_id).first()
     if key is None:
         raise NotFound("")
@@ -56,7 +61,7 @@ class Keys(ResourceView):
     )
     def get(self, request: Request) -> Response:
         actor, asked = actor_of(request), request.query_params
-        rows = scope(VirtualKey.objects.select_related("team"), actor)
+        rows = scope(VirtualKey.objects.select_related("team", "user", "parent"), actor)
         if "team" in asked:
             rows = rows.filter(team=teams.find_team(asked["team"]))
         if "state" in asked:
@@ -104,17 +109,52 @@ class OneKey(ResourceView):
 
 
 class KeyStep(ResourceView):
-    """POST to /keys/{id}/disable, /enable and /revoke: one function each."""
+    """POST to /keys/{id}/disable, /enable, /expire, /revoke and /finish: one function each."""
 
     resource = "keys"
     step: Callable[..., VirtualKey] = staticmethod(issuing.disable_key)
 
-    @described("Disable, enable or revoke a key", request=Nothing, response=KeyOutput)
+    @described(
+        "Disable, enable, expire or revoke a key, or finish its rotation",
+        request=Nothing,
+        response=KeyOutput,
+    )
     def post(self, request: Request, key_id: UUID) -> Response:
         actor = actor_of(request)
         parsed(Nothing, request)
         body = _key_body(self.step(find_key(actor, key_id), actor=actor), actor)
         return self.one(body, version=representation.version(body))
+
+
+class RotateKey(ResourceView):
+    resource = "keys"
+
+    @described("Give a key another secret; the old one works on for a while", request=RotateInput, response=KeyCreated)
+    def post(self, request: Request, key_id: UUID) -> Response:
+        actor = actor_of(request)
+        key, raw = rotation.rotate_key(find_key(actor, key_id), actor=actor, **parsed(RotateInput, request))
+        body = _key_body(key, actor)
+        return self.one({**body, "key": raw.reveal()}, version=representation.version(body))
+
+
+class ExtendKey(ResourceView):
+    resource = "keys"
+
+    @described("Let the old secret of a rotation work longer", request=ExtendInput, response=KeyOutput)
+    def post(self, request: Request, key_id: UUID) -> Response:
+        actor = actor_of(request)
+        key = rotation.extend_rotation(find_key(actor, key_id), actor=actor, **parsed(ExtendInput, request))
+        body = _key_body(key, actor)
+        return self.one(body, version=representation.version(body))
+
+
+class KeyVersions(ResourceView):
+    resource = "keys"
+
+    @described("A key's secrets, the newest first, and who uses them", response=SecretVersions)
+    def get(self, request: Request, key_id: UUID) -> Response:
+        actor = actor_of(request)
+        return Response({"data": representation.versions(find_key(actor, key_id), actor), "next": None})
 
 
 def find_own_team(actor: Actor, team_id: UUID, *, lock: bool = False) -> Team:

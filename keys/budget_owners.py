@@ -11,6 +11,7 @@ from django.apps import apps
 from django.db.models import Q, QuerySet
 
 from conduit.access import permissions
+from conduit.core import audit
 from conduit.core.actor import Actor
 from conduit.core.budgeting import KINDS
 from conduit.core.errors import InvalidInput, NotFound
@@ -94,6 +95,7 @@ def find(actor: Actor, budget_id: UUID, *, lock: bool = False) -> Budget:
     """Raises NotFound for a budget that is not in force or not the actor's to see."""
     rows = visible(actor)
     if lock:
+        audit.lock()
         rows = rows.select_for_update(no_key=True)
     row = rows.filter(pk=budget_id).first()
     if row is None:

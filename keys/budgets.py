@@ -88,6 +88,7 @@ def set_budgets(
     """
     wanted = parse_specs(list(specs))
     with transaction.atomic():
+        audit.lock()
         at = now()
         # Without the key: the ledger may write a period of such a budget meanwhile, and must not wait for this.
         rows = Budget.objects.select_for_update(no_key=True).filter(

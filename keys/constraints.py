@@ -129,6 +129,11 @@ def parse_flag(value: object) -> bool:
     return value
 
 
+def parse_kind(value: object) -> str:
+    """service | personal."""
+    return parse_choice(value, ("service", "personal"))
+
+
 def _name(value: object) -> str:
     return parse_text(value, 120, shortest=1)
 
@@ -141,6 +146,7 @@ def _owner(value: object) -> str:
 RULES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "name": (_name, "name"),
     "owner": (_owner, "owner"),
+    "kind": (parse_kind, "kind"),
     "models": (partial(parse_list, item=parse_model), "allowed_models"),
     "endpoints": (partial(parse_list, item=parse_endpoint), "allowed_endpoints"),
     "rpm": (partial(parse_limit, high=RPM_MAX), "rpm"),
@@ -154,7 +160,7 @@ RULES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "blocked": (parse_flag, "blocked"),
 }
 TEAM_FIELDS = ("name", "models", "endpoints", "rpm", "tpm", "max_parallel", "tags", "metadata")
-KEY_FIELDS = (*TEAM_FIELDS, "owner", "max_output_tokens", "expires_at", "ip_allowlist")
+KEY_FIELDS = (*TEAM_FIELDS, "owner", "kind", "max_output_tokens", "expires_at", "ip_allowlist")
 CUSTOMER_FIELDS = ("rpm", "tpm", "blocked")
 
 

@@ -40,6 +40,7 @@ def put_customer(
     nothing = {"rpm": None, "tpm": None, "blocked": False}
     stored = constraints.clean({**nothing, **limits}, constraints.CUSTOMER_FIELDS)
     with transaction.atomic():
+        audit.lock()
         customer, created = Customer.objects.select_for_update().get_or_create(team=team, name=name, defaults=stored)
         before = None if created else terms(customer)
         for field, value in stored.items():

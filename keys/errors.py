@@ -3,6 +3,8 @@
 Conflict (conduit.core.errors)
 ├── NameTaken      another team has this name
 ├── KeyRevoked     a revoked key stays as it is
+├── KeyInUse       other keys are delegated from the key
+├── OutOfStep      a step of a rotation that does not go in the state the key is in
 └── TeamInUse      keys, teams below or members hang on the team
 """
 
@@ -16,6 +18,14 @@ class NameTaken(Conflict):
 
 
 class KeyRevoked(Conflict):
+    pass
+
+
+class KeyInUse(Conflict):
+    pass
+
+
+class OutOfStep(Conflict):
     pass
 
 

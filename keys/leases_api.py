@@ -9,12 +9,13 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from conduit.core.api import ResourceView, RFC3339Field, actor_of, described, page
+from conduit.core.api import ResourceView, RFC3339Field, actor_of, described, page, parsed
 from conduit.core.errors import InvalidInput
 from conduit.core.money import format_usd
 from keys import live_leases
 from keys.lost_workers import release
 from keys.models import Worker
+from keys.serializers import Nothing
 
 STATES = ("running", "stopped", "all")
 
@@ -128,8 +129,9 @@ class Workers(ResourceView):
 class ReleaseWorker(ResourceView):
     resource = "leases"
 
-    @described("Close the leases of a worker that never returns", response=ReleasedOutput)
+    @described("Close the leases of a worker that never returns", request=Nothing, response=ReleasedOutput)
     def post(self, request: Request, worker_id: UUID) -> Response:
+        parsed(Nothing, request)
         done = release(worker_id, actor=actor_of(request))
         return Response(
             {

@@ -54,6 +54,7 @@ def release(worker: UUID, *, actor: Actor) -> Released:
     """
     permissions.demand(actor, RESOURCE)
     with transaction.atomic(), connection.cursor() as cursor:
+        audit.lock()
         cursor.execute(_LOCK_WORKER, [worker])
         found = cursor.fetchone()
         if found is None:

@@ -56,13 +56,27 @@ class KeyState(models.TextChoices):
     REVOKED = "revoked"
 
 
+class KeyKind(models.TextChoices):
+    SERVICE = "service"
+    PERSONAL = "personal"
+
+
 class VirtualKey(Limits):
-    """The identity of a caller; its secrets come and go, budgets and history stay."""
+    """The identity of a caller; its secrets come and go, budgets and history stay.
+
+    A service key belongs to its team, a personal key to its user as well. Below a parent it can only narrow what the
+    parent may do (keys/delegation.py).
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     name = models.CharField(max_length=120)
     team = models.ForeignKey(Team, null=True, blank=True, on_delete=models.PROTECT, related_name="keys")
     owner = models.CharField(max_length=254, blank=True)
+    kind = models.CharField(max_length=8, choices=KeyKind, default=KeyKind.SERVICE)
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="personal_keys"
+    )
+    parent = models.ForeignKey("self", null=True, blank=True, on_delete=models.PROTECT, related_name="children")
     state = models.CharField(max_length=10, choices=KeyState.choices, default=KeyState.ACTIVE)
     max_output_tokens = models.IntegerField(null=True, blank=True)
     expires_at = models.DateTimeField(null=True, blank=True)
@@ -73,25 +87,63 @@ class VirtualKey(Limits):
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
-    last_used_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True, help_text="right within a minute (keys/use.py)")
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(kind="service", user=None) | models.Q(kind="personal", user__isnull=False),
+                name="key_personal_has_user",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(parent=None) | ~models.Q(parent=models.F("id")), name="key_not_its_own_parent"
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.name
 
 
 class KeySecret(models.Model):
-    """A live or past secret of a key: HMAC-SHA256 of the raw key under a versioned pepper."""
+    """A live or past secret of a key: HMAC-SHA256 of the raw key under a versioned pepper.
+
+    A past one keeps its row and its public id; its digest is empty, so nothing can match it.
+    """
 
     key = models.ForeignKey(VirtualKey, on_delete=models.CASCADE, related_name="secrets")
+    number = models.PositiveIntegerField(default=1, help_text="the version: v1, v2, …")
     public_id = models.CharField(max_length=10, unique=True)
     digest = models.BinaryField()
     pepper_version = models.PositiveIntegerField()
     last_four = models.CharField(max_length=4)
     created_at = models.DateTimeField(auto_now_add=True)
+    created_by = models.CharField(max_length=254, blank=True)
     expires_at = models.DateTimeField(null=True, blank=True, help_text="set when rotated: end of the overlap")
+    destroyed_at = models.DateTimeField(null=True, blank=True, help_text="when its digest was emptied")
+    last_used_at = models.DateTimeField(null=True, blank=True, help_text="right within a minute (keys/use.py)")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["key", "number"], name="key_secret_number")]
 
     def __str__(self) -> str:
         return self.public_id
+
+
+class SecretUse(models.Model):
+    """Who calls with a secret while its key has two, in slices of five minutes. An empty address: all others."""
+
+    secret = models.ForeignKey(KeySecret, on_delete=models.CASCADE, related_name="uses")
+    address = models.CharField(max_length=45, blank=True)
+    slice_at = models.DateTimeField(help_text="the start of its five minutes")
+    requests = models.BigIntegerField()
+    last_used_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["secret", "address", "slice_at"], name="secret_use_once")]
+        indexes = [models.Index(fields=["slice_at"], name="secret_use_age")]
+
+    def __str__(self) -> str:
+        return f"{self.secret_id} {self.address}"
 
 
 class Customer(models.Model):

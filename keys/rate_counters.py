@@ -225,12 +225,15 @@ class Counters:
         return answer
 
     async def _listen(self) -> None:
-        """For ever: other workers' recalls."""
-        while True:
+        """Until it is cancelled: other workers' recalls. The client may swallow a cancellation that comes while it
+        connects, and a cancelled read of a closed client ends as an error: so the task is asked."""
+        task = asyncio.current_task()
+        assert task is not None
+        while not task.cancelling():
             try:
                 async with self._valkey.pubsub() as channel:
                     await channel.subscribe(self._channel)
-                    while True:
+                    while not task.cancelling():
                         message = await channel.get_message(timeout=5.0)
                         if message is None:
                             continue
@@ -241,9 +244,7 @@ class Counters:
                             await self._recalled(name, number)
             except (RedisError, OSError, TimeoutError) as error:
                 log.debug("recalls_unheard", reason=str(error))
-                task = asyncio.current_task()
-                if task is not None and task.cancelling():  # a cancelled read on a closed client ends as an error
-                    return
             finally:
                 self._listening = False
-            await asyncio.sleep(RELISTEN_SECONDS)
+            if not task.cancelling():
+                await asyncio.sleep(RELISTEN_SECONDS)

@@ -7,11 +7,12 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from conduit.core.api import MoneyField, Parsed, RFC3339Field, Strict
+from conduit.core.api import Flag, MoneyField, Parsed, RFC3339Field, Strict, WholeNumber
 from conduit.core.budgeting import BudgetOutput, BudgetsField
 from conduit.core.clock import rfc3339
 from conduit.core.errors import InvalidInput
-from keys import constraints, teams
+from keys import constraints, delegation, teams
+from keys.rotation import LONGEST_OVERLAP, OVERLAP
 
 
 class Ruled(Parsed):
@@ -72,6 +73,23 @@ class TeamField(Parsed):
         return teams.find_team(value, "")
 
 
+@extend_schema_field({"type": "string", "pattern": "^(service|personal)$"})
+class RuledKind(Ruled):
+    pass
+
+
+@extend_schema_field({"type": ["string", "null"], "description": "of a personal key: e-mail address or id"})
+class UserField(Parsed):
+    def parse(self, value: object) -> Any:
+        return delegation.find_user(value, self.context["actor"])
+
+
+@extend_schema_field({"type": ["string", "null"], "description": "the key it is delegated from: id, or name"})
+class ParentKeyField(Parsed):
+    def parse(self, value: object) -> Any:
+        return delegation.find_parent(value, self.context["actor"])
+
+
 class TeamInput(Strict):
     name = RuledText()
     parent = TeamField(required=False, allow_null=True)  # type: ignore[assignment]  # DRF takes it off the class
@@ -89,6 +107,9 @@ class KeyInput(Strict):
     name = RuledText()
     team = TeamField(required=False, allow_null=True)
     owner = RuledText(required=False)
+    kind = RuledKind(required=False)
+    user = UserField(required=False, allow_null=True)
+    parent = ParentKeyField(required=False, allow_null=True)  # type: ignore[assignment]  # DRF takes it off the class
     models = RuledTexts(required=False)
     endpoints = RuledEndpoints(required=False)
     budgets = BudgetsField(required=False)
@@ -110,8 +131,27 @@ class CustomerInput(Strict):
     blocked = RuledFlag(required=False)
 
 
+EXPECTED = "number of the newest secret as you saw it; 409 where it is another by now"
+
+
 class Nothing(Strict):
     """A body that must be empty."""
+
+
+class RotateInput(Strict):
+    overlap_seconds = WholeNumber(
+        high=LONGEST_OVERLAP, required=False, help_text=f"how long the old secret works on; {OVERLAP:,} unless given"
+    )
+    replace = Flag(required=False, help_text="another secret in place of the new one of the rotation under way")
+    expected = WholeNumber(low=1, required=False, help_text=EXPECTED)
+
+
+class ReplaceInput(Strict):
+    expected = WholeNumber(low=1, required=False, help_text=EXPECTED)
+
+
+class ExtendInput(Strict):
+    overlap_seconds = WholeNumber(low=1, high=LONGEST_OVERLAP, help_text="from now on")
 
 
 class RaiseInput(Strict):
@@ -131,8 +171,16 @@ class KeyOutput(KeyInput):
     id = serializers.UUIDField()
     team = serializers.UUIDField(allow_null=True)  # type: ignore[assignment]  # out as an id, in by id or name
     team_name = serializers.CharField(allow_null=True)
+    user = serializers.UUIDField(allow_null=True)  # type: ignore[assignment]  # out as an id
+    user_email = serializers.CharField(allow_null=True)
+    parent = serializers.UUIDField(allow_null=True)  # type: ignore[assignment]  # out as an id
+    parent_name = serializers.CharField(allow_null=True, help_text="of a key that you may not see: another key")
     hint = serializers.CharField(help_text="the start and the last four characters of the raw key")
     state = serializers.CharField(help_text="active, disabled, revoked or expired")
+    stopped = serializers.CharField(
+        allow_null=True, help_text="why it cannot be used now, its parents and user included"
+    )
+    rotating_until = RFC3339Field(allow_null=True, help_text="when the old secret ends; null: one secret is alive")
     budgets = BudgetOutput(many=True)  # type: ignore[assignment]
     created_by = serializers.CharField()
     created_at = RFC3339Field()
@@ -143,6 +191,29 @@ class KeyOutput(KeyInput):
 
 class KeyCreated(KeyOutput):
     key = serializers.CharField(help_text="the raw key; this is the only time it is shown")
+
+
+class SecretCaller(serializers.Serializer[Any]):
+    address = serializers.CharField(help_text="empty: all other addresses together")
+    requests = serializers.IntegerField()
+    last_used_at = RFC3339Field()
+
+
+class SecretVersion(serializers.Serializer[Any]):
+    number = serializers.IntegerField()
+    state = serializers.CharField(help_text="active, retiring (in the overlap) or retired")
+    hint = serializers.CharField()
+    created_at = RFC3339Field()
+    created_by = serializers.CharField()
+    ends_at = RFC3339Field(allow_null=True)
+    last_used_at = RFC3339Field(allow_null=True)
+    requests_last_hour = serializers.IntegerField(allow_null=True, help_text="null: only counted in an overlap")
+    callers = SecretCaller(many=True)
+
+
+class SecretVersions(serializers.Serializer[Any]):
+    data = SecretVersion(many=True)  # type: ignore[assignment]  # the name that lists have
+    next = serializers.CharField(allow_null=True)
 
 
 class CustomerOutput(serializers.Serializer[Any]):

@@ -1,4 +1,4 @@
-"""Recurring work on leases: what nodes that never return hold of budgets."""
+"""Recurring work: secrets whose overlap is over, and what nodes that never return hold of budgets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django.conf import settings
 from conduit.core.actor import SYSTEM
 from conduit.core.errors import Conflict, NotFound
 from conduit.core.money import format_usd
-from keys import lost_workers
+from keys import lost_workers, rotation, use
 
 logger = logging.getLogger("conduit.keys")
 
@@ -30,3 +30,13 @@ def release_lost_workers() -> None:
         logger.warning(
             "worker %d of node %s is lost: $%s of its leases released", done.pid, done.node, format_usd(done.nanos)
         )
+
+
+@shared_task(name="keys.tasks.end_overlaps")  # type: ignore[untyped-decorator]  # Celery has no types
+def end_overlaps() -> None:
+    """Destroys secrets whose overlap is over (they are refused from that moment on, with or without this) and forgets
+    counts older than a day. Safe to repeat."""
+    done = rotation.destroy_ended()
+    use.forget_old()
+    if done:
+        logger.info("destroyed %d secrets of keys whose overlap is over", done)

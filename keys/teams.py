@@ -113,13 +113,14 @@ def terms(team: Team) -> dict[str, Any]:
 
 def lock_tree() -> None:
     """Before any row of a team is locked; every change takes the same order, so none waits for another in a circle."""
+    audit.lock()
     # Two moves at once could close a cycle that neither of them sees.
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_TREE_LOCK])
 
 
 def _locked(team: Team, actor: Actor) -> Team:
-    row = Team.objects.select_for_update().get(pk=team.pk)
+    row = Team.objects.select_for_update(no_key=True).get(pk=team.pk)  # rows that name it are written meanwhile
     permissions.demand_scope(actor, row.id)
     return row
 

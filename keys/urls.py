@@ -3,14 +3,19 @@ from __future__ import annotations
 from django.urls import URLPattern, URLResolver, path
 
 from keys import api as api_views
-from keys import budgets_api, issuing, leases_api, views
+from keys import budgets_api, issuing, leases_api, rotation, views
 
 api: list[URLPattern | URLResolver] = [
     path("keys", api_views.Keys.as_view()),
     path("keys/<uuid:key_id>", api_views.OneKey.as_view()),
     path("keys/<uuid:key_id>/disable", api_views.KeyStep.as_view(step=issuing.disable_key)),
     path("keys/<uuid:key_id>/enable", api_views.KeyStep.as_view(step=issuing.enable_key)),
+    path("keys/<uuid:key_id>/expire", api_views.KeyStep.as_view(step=issuing.expire_key)),
     path("keys/<uuid:key_id>/revoke", api_views.KeyStep.as_view(step=issuing.revoke_key)),
+    path("keys/<uuid:key_id>/rotate", api_views.RotateKey.as_view()),
+    path("keys/<uuid:key_id>/finish", api_views.KeyStep.as_view(step=rotation.finish_rotation)),
+    path("keys/<uuid:key_id>/extend", api_views.ExtendKey.as_view()),
+    path("keys/<uuid:key_id>/versions", api_views.KeyVersions.as_view()),
     path("keys/<uuid:key_id>/budgets", budgets_api.KeyBudgets.as_view()),
     path("teams", api_views.Teams.as_view()),
     path("teams/<uuid:team_id>", api_views.OneTeam.as_view()),
@@ -28,5 +33,9 @@ pages: list[URLPattern | URLResolver] = [
     path("keys/<uuid:key_id>/disable", views.key_disable, name="key-disable"),
     path("keys/<uuid:key_id>/enable", views.key_enable, name="key-enable"),
     path("keys/<uuid:key_id>/revoke", views.key_revoke, name="key-revoke"),
+    path("keys/<uuid:key_id>/delete", views.key_delete, name="key-delete"),
+    path("keys/<uuid:key_id>/finish", views.key_finish, name="key-finish"),
+    path("keys/<uuid:key_id>/extend", views.key_extend, name="key-extend"),
+    path("keys/<uuid:key_id>/expire", views.key_expire, name="key-expire"),
     path("budgets/raises/<int:raise_id>/end", views.raise_end, name="raise-end"),
 ]

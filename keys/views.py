@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from uuid import UUID
 
 from django.contrib import messages
@@ -10,20 +11,32 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
 from conduit.access.pages import go, page
+from conduit.access.permissions import demand_scope
 from conduit.core.actor import Actor
-from conduit.core.errors import Conflict, NotFound
-from keys.issuing import disable_key, enable_key, revoke_key
+from conduit.core.errors import Conflict, InvalidInput, NotFound
+from keys.issuing import delete_key, disable_key, enable_key, expire_key, revoke_key, update_key
 from keys.models import BudgetRaise, VirtualKey
 from keys.raises import end_raise
+from keys.rotation import extend_rotation, finish_rotation
 
 Act = Callable[..., VirtualKey]
 
 
-def _act(request: HttpRequest, actor: Actor, key_id: UUID, act: Act, said: str) -> HttpResponse:
+def _find(actor: Actor, key_id: UUID) -> VirtualKey:
+    """Raises NotFound for another team's key too, before anything is said about it."""
     key = VirtualKey.objects.filter(id=key_id).first()
     if key is None:
         raise NotFound("")
-    act(key, actor=actor)
+    demand_scope(actor, key.team_id)
+    return key
+
+
+def _act(request: HttpRequest, actor: Actor, key_id: UUID, act: Act, said: str) -> HttpResponse:
+    key = _find(actor, key_id)
+    try:
+        act(key, actor=actor)
+    except InvalidInput as error:
+        raise Conflict(f"{error.detail} Nothing was changed.") from None
     messages.success(request, said.format(key.name))
     return go(request, reverse("key-detail", args=[key.id]))
 
@@ -40,11 +53,49 @@ def key_enable(request: HttpRequest, actor: Actor, key_id: UUID) -> HttpResponse
 
 @page("keys", write=True, methods=("POST",))
 def key_revoke(request: HttpRequest, actor: Actor, key_id: UUID) -> HttpResponse:
-    """The name must be typed: it cannot be undone."""
-    name = VirtualKey.objects.filter(id=key_id).values_list("name", flat=True).first()
-    if name is not None and request.POST.get("confirm") != name:
-        raise Conflict(f"Type {name} to confirm. Nothing was changed.")
+    _confirmed(request, actor, key_id)
     return _act(request, actor, key_id, revoke_key, "{} is revoked. Its callers get 401 from now on.")
+
+
+@page("keys", write=True, methods=("POST",))
+def key_delete(request: HttpRequest, actor: Actor, key_id: UUID) -> HttpResponse:
+    key = _confirmed(request, actor, key_id)
+    delete_key(key, actor=actor)
+    messages.success(request, f"{key.name} is deleted. Its callers get 401 from now on.")
+    return go(request, reverse("keys"))
+
+
+def _confirmed(request: HttpRequest, actor: Actor, key_id: UUID) -> VirtualKey:
+    """What cannot be undone wants the key's name typed. Raises Conflict."""
+    key = _find(actor, key_id)
+    if request.POST.get("confirm") != key.name:
+        raise Conflict(f"Type {key.name} to confirm. Nothing was changed.")
+    return key
+
+
+@page("keys", write=True, methods=("POST",))
+def key_finish(request: HttpRequest, actor: Actor, key_id: UUID) -> HttpResponse:
+    return _act(request, actor, key_id, finish_rotation, "The old secret of {} has ended: who calls with it gets 401.")
+
+
+@page("keys", write=True, methods=("POST",))
+def key_extend(request: HttpRequest, actor: Actor, key_id: UUID) -> HttpResponse:
+    """`overlap_seconds` from now on."""
+    typed = request.POST.get("overlap_seconds", "")
+    seconds = int(typed) if typed.isascii() and typed.isdigit() and len(typed) < 10 else -1
+    act = partial(extend_rotation, overlap_seconds=seconds)
+    return _act(request, actor, key_id, act, "The old secret of {} works longer.")
+
+
+@page("keys", write=True, methods=("POST",))
+def key_expire(request: HttpRequest, actor: Actor, key_id: UUID) -> HttpResponse:
+    """`when`: `now`, `never`, or `day` with `expires_on`, which ends the key at 00:00 UTC of that day."""
+    when, day = request.POST.get("when", ""), request.POST.get("expires_on", "")
+    if when == "now":
+        return _act(request, actor, key_id, expire_key, "{} has expired. Set a later end to make it work again.")
+    end = None if when == "never" else f"{day}T00:00:00Z"
+    act = partial(update_key, changes={"expires_at": end})
+    return _act(request, actor, key_id, act, "{} " + ("has no end." if end is None else f"ends at {day} 00:00 UTC."))
 
 
 @page("budgets", write=True, methods=("POST",))

@@ -10,12 +10,13 @@ from rest_framework.response import Response
 
 from conduit.core.api import ResourceView, actor_of, described, page, parsed
 from conduit.core.budgeting import decided
-from providers import credentials, providers, routes
+from providers import credentials, listing, providers, routes
 from providers import representations as shapes
 from providers.adapters.registry import KINDS
 from providers.models import Credential, Provider, Route
-
-NEVER_SHOWN = "The secret is verified by a real call first, unless `verify` is false. It is never returned."
+from providers.rotation_shapes import VersionOutput, version_body
+from providers.secret_fields import parse_fields
+from providers.versions import locked_credential
 
 
 class Providers(ResourceView):
@@ -81,7 +82,7 @@ class ProviderModels(ResourceView):
 
     @described("Ask the provider for its models", response=shapes.ListedModels)
     def get(self, request: Request, id: str) -> Response:  # noqa: A002
-        return Response({"data": [{"id": name} for name in credentials.list_models(providers.find(id))]})
+        return Response({"data": [{"id": name} for name in listing.list_models(providers.find(id))]})
 
 
 class ProviderKinds(ResourceView):
@@ -99,10 +100,10 @@ class Credentials(ResourceView):
     def get(self, request: Request, id: str) -> Response:  # noqa: A002
         provider = providers.find(id)
         rows = Credential.objects.filter(provider=provider).select_related("provider")
-        return page(request, rows.prefetch_related("versions__fields"), serialize=shapes.credential_body, key=("name",))
+        return page(request, rows.prefetch_related(*shapes.PREFETCH), serialize=shapes.credential_body, key=("name",))
 
     @described(
-        f"Add a credential. {NEVER_SHOWN}",
+        f"Add a credential. {shapes.NEVER_SHOWN} `verify` false saves it without a call.",
         request=shapes.CredentialInput,
         response=shapes.CredentialOutput,
         status=201,
@@ -110,7 +111,7 @@ class Credentials(ResourceView):
     def post(self, request: Request, id: str) -> Response:  # noqa: A002
         provider = providers.find(id)
         given = parsed(shapes.CredentialInput, request)
-        given["fields"] = credentials.parse_fields(
+        given["fields"] = parse_fields(
             providers.kind_of(provider), secret=given.pop("secret", None), fields=given.pop("fields", None)
         )
         row = credentials.add_credential(provider, actor=actor_of(request), **given)
@@ -136,7 +137,7 @@ class OneCredential(ResourceView):
     def patch(self, request: Request, id: str) -> Response:  # noqa: A002
         changes = parsed(shapes.CredentialChanges, request, partial=True)
         with transaction.atomic():
-            row = credentials.locked_credential(credentials.find(id))
+            row = locked_credential(credentials.find(id))
             self.check_match(_version(row))
             row = credentials.update_credential(row, actor=actor_of(request), changes=changes)
         return self.one(shapes.credential_body(row), version=_version(row))
@@ -153,10 +154,10 @@ class OneCredential(ResourceView):
 class Versions(ResourceView):
     resource = "credentials"
 
-    @described("List a credential's versions, newest first", response=shapes.VersionOutput, many=True)
+    @described("List a credential's versions, newest first", response=VersionOutput, many=True)
     def get(self, request: Request, id: str) -> Response:  # noqa: A002
         rows = credentials.find(id).versions.prefetch_related("fields")
-        return page(request, rows, serialize=shapes.version_body, key=("-number",))
+        return page(request, rows, serialize=version_body, key=("-number",))
 
 
 class Routes(ResourceView):

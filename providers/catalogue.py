@@ -89,12 +89,17 @@ class Matcher:
             self._found[key] = self._search(vendor, model.lower())
         return self._found[key]
 
+    def rows(self, vendor: str) -> Sequence[CatalogueModel]:
+        """Everything that is known of a vendor's own models, in the order of matching."""
+        return self._rows.get(vendor, ())
+
     def names(self, vendor: str, model: str) -> tuple[str, str] | None:
         """The catalogue's (vendor, name) for a vendor's model, or None: what prices are filed under."""
         row = self.match(vendor, model)
         return (row.vendor, row.name) if row else None
 
     def _search(self, vendor: str, name: str) -> CatalogueModel | None:
+        name = name.rpartition("/")[2] if name.startswith("arn:") else name  # the model's own name ends an ARN
         dashed = _COMPACT_DATE.sub(r"\1-\2-\3", name)
         for text in dict.fromkeys((name, dashed)):
             for source in (vendor, *self._fallbacks.get(vendor, ())):

@@ -34,6 +34,7 @@ def find(id: str) -> CatalogueModel:  # noqa: A002  # the contract's name
 
 def locked(row: CatalogueModel) -> CatalogueModel:
     """The row as it is now, locked for this transaction. Raises NotFound when it is gone."""
+    audit.lock()
     found = CatalogueModel.objects.select_for_update().filter(pk=row.pk).first()
     if found is None:
         raise NotFound("There is no such model in the catalogue.")

@@ -81,6 +81,7 @@ def sync_models(*, actor: Actor = SYSTEM) -> Synced:
     """Brings the catalogue up to the installed data, in one transaction. Writes nothing when nothing differs."""
     known = _from_data()
     with transaction.atomic():
+        audit.lock()
         _sync_vendors()
         rows = {(row.vendor, row.name): row for row in CatalogueModel.objects.select_for_update()}
         fresh = [

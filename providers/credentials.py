@@ -1,11 +1,10 @@
 """Credentials: adding (verified by a real call before anything is saved), checking, changing and removing them.
 
-    parse_fields(kind, secret=…, fields=…)          what a caller gave, as the kind's fields
     add_credential(provider, actor=…, name=…, fields=…, weight=, account=, expires_at=, rpm=, …, verify=)
-    update_credential   verify   delete_credential   verify_all   list_models
+    update_credential   verify   delete_credential   verify_all
     active(credential)  hint(credential)  readable(credential)  health(credential)
 
-A secret goes in and never comes out: only hints do. Rotation works on versions and lives elsewhere.
+A secret goes in and never comes out: only hints do. Rotation works on versions: see rotation.py.
 """
 
 from __future__ import annotations
@@ -23,16 +22,17 @@ from conduit.core import audit
 from conduit.core.actor import Actor
 from conduit.core.clock import now
 from conduit.core.errors import Conflict, InvalidInput, NameTaken, NotFound
-from conduit.core.fields import nearest, parse_text, parse_whole
-from conduit.core.secret import Secret
-from providers import vault
-from providers.adapters.registry import ProviderKind
+from conduit.core.fields import parse_text, parse_whole
+from providers import supply, vault
 from providers.models import Credential, CredentialVersion, Provider, Route, VersionState
 from providers.providers import LIMITS, apply_limits, field, kind_of, locked
-from providers.verification import VerificationFailed, Verified, check
+from providers.secret_fields import parse_fields as parse_fields  # callers take it from here too
+from providers.verification import VerificationFailed, Verified, check, destination
+from providers.versions import locked_credential, roll_back_failed, serving
 
-MAX_SECRET = 16_384
 MAX_WEIGHT = 10_000
+REJECTED = (401, 403)
+TAKEN = "This provider already has a credential named {}."
 CHANGEABLE = ("name", "weight", "account", "expires_at", "enabled", *LIMITS)
 
 
@@ -52,47 +52,8 @@ class Settings(TypedDict, total=False):
     proven: datetime | None
 
 
-def parse_fields(
-    row: ProviderKind, *, secret: str | None = None, fields: Mapping[str, Any] | None = None
-) -> dict[str, Secret]:
-    """The kind's fields from either one secret or all by name. Raises InvalidInput naming the field."""
-    names = [spec.name for spec in row.fields]
-    first = next((spec.name for spec in row.fields if spec.secret), "")
-    if secret is not None and fields is not None:
-        raise InvalidInput("fields", "Give either secret or fields.", "ambiguous")
-    given: Mapping[str, Any] = fields if fields is not None else {first: secret} if secret is not None and first else {}
-    parsed: dict[str, Secret] = {}
-    for name, value in given.items():
-        where = "secret" if secret is not None else f"fields.{str(name)[:64]}"
-        if name not in names:
-            raise InvalidInput(
-                where, f"The kind {row.kind} has no such field.{nearest(str(name), names)}", "unknown_field"
-            )
-        if text := _secret_text(where, value):
-            parsed[name] = Secret(text)
-    for spec in row.fields:
-        if spec.required and spec.name not in parsed:
-            where = "secret" if spec.name == first and not fields else f"fields.{spec.name}"
-            raise InvalidInput(where, f"This kind needs it: {spec.help}.", "required")
-    return parsed
-
-
-def _secret_text(where: str, value: object) -> str:
-    # The refusals below never quote the value.
-    if isinstance(value, Secret):
-        value = value.reveal()
-    if not isinstance(value, str):
-        raise InvalidInput(where, "Must be a text.", "invalid_text")
-    text = value.strip()
-    if len(text) > MAX_SECRET:
-        raise InvalidInput(where, f"Must have at most {MAX_SECRET} characters.", "invalid_length")
-    if not text.isascii() or not text.isprintable():
-        raise InvalidInput(where, "Holds a line break or a character outside ASCII.", "invalid_text")
-    return text
-
-
 def add_credential(
-    provider: Provider, *, actor: Actor, name: str, fields: Mapping[str, Secret], **given: Unpack[Settings]
+    provider: Provider, *, actor: Actor, name: str, fields: Mapping[str, Any], **given: Unpack[Settings]
 ) -> Credential:
     """A new credential with its first version, active. It is verified by a real call unless `verify` is False.
 
@@ -104,20 +65,20 @@ def add_credential(
     credential = Credential(provider=provider)
     _apply(credential, {"name": name, **{key: value for key, value in given.items() if key in CHANGEABLE}})
     if provider.credentials.filter(name=credential.name).exists():
-        raise _taken(credential)
-    verified_at = given.get("proven")
+        raise NameTaken(TAKEN.format(credential.name))
+    verified_at, account = given.get("proven"), ""
     if verified_at is None and given.get("verify", True):
-        check(provider, plain)
-        verified_at = now()
+        account, verified_at = check(provider, plain).account, now()
     credential.last_verified_at = verified_at
+    data_key = vault.prepare(credential.id, plain, number=1)
     with transaction.atomic():
-        # The row lock keeps the provider's address as it was verified.
-        if locked(provider).base_url != provider.base_url:
-            raise Conflict("The provider's base URL was changed meanwhile. Add the credential again.")
+        # The row lock keeps the provider as it was verified.
+        if destination(locked(provider)) != destination(provider):
+            raise Conflict("The provider was changed meanwhile. Add the credential again.")
         _save(credential)
-        version = vault.seal_version(credential, plain, number=1, state=VersionState.ACTIVE)
-        if verified_at is not None:
-            CredentialVersion.objects.filter(pk=version.pk).update(verified_at=verified_at)
+        version = vault.seal_version(credential, plain, number=1, state=VersionState.ACTIVE, data_key=data_key)
+        noted = {"verified_at": verified_at, "account": account, "created_by": actor.name[:254]}
+        CredentialVersion.objects.filter(pk=version.pk).update(activated_at=now(), **noted)
         audit.record(
             actor=actor,
             action="credential.create",
@@ -161,22 +122,38 @@ def update_credential(credential: Credential, *, actor: Actor, changes: Mapping[
 def verify(credential: Credential, *, actor: Actor) -> Verified:
     """Calls the provider with the stored secret and notes the outcome. Raises VerificationFailed, Unreadable, Conflict.
 
+    A canary is called too. A version that the provider rejects is rolled back where a former one works to take over.
     The outcome is saved either way; so call it outside a transaction that the exception would roll back.
     """
     demand(actor, "credentials")
     version = active(credential)
     if version is None:
-        raise Conflict(f"The credential {credential.name} has no active version.")
+        raise Conflict(f"The credential {credential.name} has no active version. Rotate it: give it a new secret.")
+    canary = next((row for row in credential.versions.all() if row.state == VersionState.VERIFYING), None)
+    if canary is not None:
+        _verify_canary(credential, canary)
     try:
         verified = check(credential.provider, vault.open_version(version))
     except VerificationFailed as error:
         _note(credential, version, actor=actor, error=error.detail)
+        if error.status in REJECTED:
+            roll_back_failed(credential.id, version.number, error.detail, patient=True)
         raise
     except vault.Unreadable as red:
         _note(credential, version, actor=actor, error=red.reason)
         raise
-    _note(credential, version, actor=actor, error="")
+    _note(credential, version, actor=actor, error="", account=verified.account)
     return verified
+
+
+def _verify_canary(credential: Credential, canary: CredentialVersion) -> None:
+    try:
+        check(credential.provider, vault.open_version(canary))
+    except VerificationFailed as error:
+        if error.status in REJECTED:
+            roll_back_failed(credential.id, canary.number, error.detail, patient=True)
+    except vault.Unreadable as red:
+        roll_back_failed(credential.id, canary.number, red.reason, patient=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,10 +174,11 @@ def verify_all(provider: Provider, *, actor: Actor) -> list[Outcome]:
     rows = provider.credentials.filter(enabled=True).select_related("provider").order_by("name")
     if not rows:
         raise Conflict(f"The provider {provider.name} has no enabled credential to test with.")
-    return [_tested(credential, actor) for credential in rows]
+    return [tested(credential, actor=actor) for credential in rows]
 
 
-def _tested(credential: Credential, actor: Actor) -> Outcome:
+def tested(credential: Credential, *, actor: Actor) -> Outcome:
+    """`verify` without an exception."""
     try:
         done = verify(credential, actor=actor)
     except VerificationFailed as error:
@@ -212,29 +190,23 @@ def _tested(credential: Credential, actor: Actor) -> Outcome:
     return Outcome(credential, ok=True, detail="", models=done.models, latency_ms=done.latency_ms)
 
 
-def list_models(provider: Provider) -> tuple[str, ...]:
-    """What the provider lists, asked with the first credential that opens. Raises VerificationFailed, Conflict."""
-    red: vault.Unreadable | None = None
-    for credential in provider.credentials.filter(enabled=True).order_by("name"):
-        if (version := active(credential)) is None:
-            continue
-        try:
-            return check(provider, vault.open_version(version)).models
-        except vault.Unreadable as error:
-            red = error
-    raise Conflict(str(red) if red else f"The provider {provider.name} has no enabled credential to ask with.")
+def _note(credential: Credential, version: CredentialVersion, *, actor: Actor, error: str, account: str = "") -> None:
+    """Keeps the outcome of the version that serves; one that was replaced meanwhile says nothing about the credential.
 
-
-def _note(credential: Credential, version: CredentialVersion, *, actor: Actor, error: str) -> None:
-    """Keeps the outcome. Conduit's own daily checks enter the audit log only when the outcome changes."""
+    Conduit's own daily checks enter the audit log only when the outcome changes.
+    """
     at = now()
     with transaction.atomic():
         current = locked_credential(credential)
+        present = serving(current)
+        if present is None or present.pk != version.pk:
+            return
         before, current.last_error = current.last_error, error[:500]
         current.last_verified_at = current.last_verified_at if error else at
         current.save(update_fields=["last_error", "last_verified_at"])
         if not error:
-            CredentialVersion.objects.filter(pk=version.pk).update(verified_at=at)
+            noted = {"account": account} if account else {}
+            CredentialVersion.objects.filter(pk=version.pk).update(verified_at=at, **noted)
         if actor.kind != "system" or bool(before) != bool(error):
             audit.record(
                 actor=actor,
@@ -313,12 +285,11 @@ def problem(credential: Credential) -> vault.Unreadable | None:
     """Why the stored secret does not open and what to do, or None when it opens."""
     version = active(credential)
     if version is None:
-        return vault.Unreadable("There is no active version.", "Add the credential again.")
+        return vault.Unreadable("There is no active version.", "Rotate the credential: give it a new secret.")
     try:
-        vault.open_version(version)
+        return supply.problem(credential.provider, vault.open_version(version))
     except vault.Unreadable as red:
         return red
-    return None
 
 
 def readable(credential: Credential) -> str | None:
@@ -328,7 +299,9 @@ def readable(credential: Credential) -> str | None:
 
 
 def health(credential: Credential) -> str:
-    """unreadable | disabled | expired | failing | unverified | ok; the first that holds."""
+    """revoked (no version left) | unreadable | disabled | expired | failing | unverified | ok; the first that holds."""
+    if active(credential) is None:
+        return "revoked"
     if readable(credential) is not None:
         return "unreadable"
     if not credential.enabled:
@@ -348,24 +321,12 @@ def describe(credential: Credential) -> dict[str, Any]:
 # --- parts ---------------------------------------------------------------------------------------------------------
 
 
-def locked_credential(credential: Credential) -> Credential:
-    """The row as it is now, locked for this transaction. Raises NotFound when it is gone."""
-    row = Credential.objects.select_for_update(of=["self"]).select_related("provider").filter(pk=credential.pk).first()
-    if row is None:
-        raise NotFound("The credential is gone.")
-    return row
-
-
-def _taken(credential: Credential) -> NameTaken:
-    return NameTaken(f"This provider already has a credential named {credential.name}.")
-
-
 def _save(credential: Credential) -> None:
     try:
         with transaction.atomic():
             credential.save()
     except IntegrityError:
-        raise _taken(credential) from None
+        raise NameTaken(TAKEN.format(credential.name)) from None
 
 
 def _apply(credential: Credential, given: Mapping[str, Any]) -> None:
@@ -379,11 +340,12 @@ def _apply(credential: Credential, given: Mapping[str, Any]) -> None:
     if "enabled" in given:
         credential.enabled = bool(given["enabled"])
     if "expires_at" in given:
-        credential.expires_at = _expiry(given["expires_at"])
+        credential.expires_at = parse_expiry(given["expires_at"])
     apply_limits(credential, given)
 
 
-def _expiry(value: datetime | None) -> datetime | None:
+def parse_expiry(value: datetime | None) -> datetime | None:
+    """A time in the future, or None for never. Raises InvalidInput."""
     if value is not None and (value.tzinfo is None or value <= now()):
         raise InvalidInput("expires_at", "Must be a time in the future, with its offset.", "invalid_time")
     return value

@@ -259,6 +259,15 @@ def check_url(url: str, *, allow: Sequence[str]) -> None:
         raise _refuse(f"must be https: the credential would travel readable. {fix}", "scheme_not_allowed")
 
 
+def opened(url: str, *, allow: Sequence[str]) -> bool:
+    """Whether an entry of the allow list names this host, or holds it where it is an address."""
+    host, port = host_of(url), port_of(url)
+    literal = _plain(host)
+    if literal is None:
+        return _named(host, allow, port)
+    return any(e.network is not None and _within(literal, [e.network]) for e in _entries(allow, port))
+
+
 def check_call(url: str, *, allow: Sequence[str]) -> None:
     """As check_url for the whole address of a request, which may have a query. Raises EgressRefused."""
     head, question, _ = url.partition("?")

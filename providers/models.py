@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import ClassVar
 
 from django.db import models
@@ -46,6 +47,7 @@ class Credential(models.Model):
     last_verified_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
     last_error = models.CharField(max_length=500, blank=True, help_text="the provider's own words, masked")
+    last_reminder = models.CharField(max_length=64, blank=True, help_text="of expiry or age: what, days, which end")
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 
@@ -74,9 +76,23 @@ class CredentialVersion(models.Model):
     state = models.CharField(max_length=12, choices=VersionState.choices, default=VersionState.PENDING)
     kek_id = models.CharField(max_length=64)
     wrapped_key = models.BinaryField()
+    share = models.PositiveSmallIntegerField(
+        default=0, db_default=0, help_text="percent of the credential's requests while it is verifying: the canary"
+    )
+    account = models.CharField(max_length=200, blank=True, help_text="whose it is, where the provider tells")
+    reason = models.CharField(max_length=200, blank=True, help_text="why it was added")
+    created_by = models.CharField(max_length=254, blank=True)
+    problem = models.CharField(max_length=500, blank=True, help_text="why it was refused or rolled back, masked")
+    expires_at = models.DateTimeField(null=True, blank=True, help_text="becomes the credential's when it is promoted")
     verified_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
+    activated_at = models.DateTimeField(null=True, blank=True)
+    retire_at = models.DateTimeField(null=True, blank=True, help_text="end of the overlap, while it is retiring")
     retired_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    cut_off = models.BooleanField(
+        default=False, db_default=False, help_text="revoked in an emergency: streams that it serves are cut"
+    )
 
     class Meta:
         constraints = [
@@ -96,13 +112,56 @@ class CredentialVersion(models.Model):
         return f"{self.credential_id} v{self.number}"
 
 
+class RotationState(models.TextChoices):
+    CANARY = "canary"  # the new version is verifying and serves its share
+    DRAINING = "draining"  # the new version is active, the old one retiring
+    FINISHED = "finished"
+    ROLLED_BACK = "rolled_back"
+
+
+class Rotation(models.Model):
+    """One change of a credential's version, with the rules it moves by. At most one of a credential is under way."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    credential = models.ForeignKey(Credential, on_delete=models.CASCADE, related_name="rotations")
+    old = models.ForeignKey(CredentialVersion, null=True, on_delete=models.CASCADE, related_name="+")
+    new = models.ForeignKey(CredentialVersion, on_delete=models.CASCADE, related_name="+")
+    state = models.CharField(max_length=12, choices=RotationState.choices, default=RotationState.CANARY)
+    automatic = models.BooleanField(default=False, help_text="moves on by rule; else only by hand")
+    steps = models.JSONField(default=list, help_text="the canary's shares in percent, rising, without the last 100")
+    step_seconds = models.PositiveIntegerField(default=600, help_text="how long each share is held")
+    max_error_percent = models.DecimalField(max_digits=5, decimal_places=2, default=1)
+    overlap_seconds = models.PositiveIntegerField(default=86_400, help_text="how long the old version is kept")
+    share_since = models.DateTimeField(null=True, blank=True, help_text="when the present share began")
+    started_by = models.CharField(max_length=254, blank=True)
+    started_at = models.DateTimeField(auto_now_add=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+    problem = models.CharField(max_length=500, blank=True, help_text="why it was rolled back, masked")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["credential"], condition=Q(ended_at=None), name="credential_one_rotation_under_way"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.credential_id} to {self.new_id}"
+
+    @property
+    def overlap(self) -> timedelta:
+        return timedelta(seconds=self.overlap_seconds)
+
+
 class CredentialField(models.Model):
     """One field of a version (api_key, secret_access_key, …), encrypted by itself."""
 
     version = models.ForeignKey(CredentialVersion, on_delete=models.CASCADE, related_name="fields")
     name = models.CharField(max_length=64)
     ciphertext = models.BinaryField()
-    hint = models.CharField(max_length=32, blank=True, help_text="prefix and last four characters")
+    source = models.BooleanField(default=False, db_default=False, help_text="a reference is sealed, not the secret")
+    hint = models.CharField(max_length=300, blank=True, help_text="prefix and last four characters, or the reference")
+    asked_at = models.DateTimeField(null=True, blank=True, help_text="when it was last wanted anew from its source")
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["version", "name"], name="credential_field_name")]

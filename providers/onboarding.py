@@ -10,10 +10,13 @@ from django.db import transaction
 
 from conduit.core.actor import Actor
 from conduit.core.clock import now
-from conduit.core.secret import Secret
-from providers.credentials import add_credential, parse_fields
-from providers.models import Provider
+from providers.adapters.kinds import ProviderKind
+from providers.credentials import add_credential
+from providers.models import Provider, Route
+from providers.patterns import is_pattern, is_valid
 from providers.providers import add_provider, kind_of
+from providers.routes import add_route
+from providers.secret_fields import parse_fields
 from providers.verification import check
 
 
@@ -22,12 +25,15 @@ class NewCredential:
     """`verify` False saves without a call."""
 
     name: str
-    fields: Mapping[str, Secret]
+    fields: Mapping[str, Any]
     verify: bool = True
 
 
-def add_with_credential(*, actor: Actor, provider: Mapping[str, Any], credential: NewCredential) -> Provider:
-    """`provider` holds name, kind and providers.Settings. The credential is proved by one real call.
+def add_with_credential(
+    *, actor: Actor, provider: Mapping[str, Any], credential: NewCredential, with_routes: bool = False
+) -> Provider:
+    """`provider` holds name, kind and providers.Settings. The credential is proved by one real call. `with_routes`:
+    names of models that the kind usually serves lead there from now on (see `pattern_routes`).
 
     Raises InvalidInput, or VerificationFailed with the provider's own words; then nothing was saved.
     """
@@ -43,4 +49,13 @@ def add_with_credential(*, actor: Actor, provider: Mapping[str, Any], credential
     with transaction.atomic():
         saved = add_provider(actor=actor, **provider)
         add_credential(saved, actor=actor, name=credential.name, fields=plain, verify=False, proven=proven)
+        for name in pattern_routes(kind_of(saved)) if with_routes else ():
+            add_route(actor=actor, name=name, targets=[{"provider": str(saved.id)}])
     return saved
+
+
+def pattern_routes(kind: ProviderKind) -> list[str]:
+    """Patterns of model names that the kind usually serves, as far as no route has that name."""
+    wanted = [name for name in kind.models if is_pattern(name) and is_valid(name)]
+    taken = set(Route.objects.filter(name__in=wanted).values_list("name", flat=True))
+    return [name for name in wanted if name not in taken]

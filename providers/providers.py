@@ -24,8 +24,8 @@ from conduit.core import audit, budgeting
 from conduit.core.actor import Actor
 from conduit.core.errors import Conflict, InvalidInput, NameTaken, NotFound
 from conduit.core.fields import nearest, parse_choice, parse_text, parse_whole
-from providers import egress
-from providers.adapters.registry import KINDS, ProviderKind
+from providers import egress, tokens
+from providers.adapters.registry import KINDS, REGION, ProviderKind
 from providers.models import Credential, Provider
 
 OWNER = "provider"  # the kind of owner that a provider is for its budgets
@@ -34,6 +34,8 @@ LIMITS = ("rpm", "tpm", "max_parallel")
 MAX_LIMIT = 10**12
 PARALLEL_MAX = 2**31 - 1
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}", re.ASCII)
+_REGION = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*", re.ASCII)
+_PLACE = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _PATH = re.compile(r"/[A-Za-z0-9._~/{}:@-]{0,200}", re.ASCII)
 # Framing and addressing are ours; what carries a secret belongs into a credential, where it is encrypted.
 _RESERVED_HEADERS = frozenset(
@@ -92,6 +94,7 @@ def find(text: str) -> Provider:
 
 def locked(provider: Provider) -> Provider:
     """The row as it is now, locked for this transaction. Raises NotFound when it is gone."""
+    audit.lock()
     row = Provider.objects.select_for_update().filter(pk=provider.pk).first()
     if row is None:
         raise NotFound("The provider is gone.")
@@ -105,9 +108,9 @@ def add_provider(*, actor: Actor, name: str, kind: str, **given: Unpack[Settings
     provider = Provider(name=_name(name), kind=kind)
     specs = budgeting.keeper().parse(given.pop("budgets", ()), "budgets")
     _apply(provider, row, given)
-    if not (provider.base_url or row.base_url):
-        raise InvalidInput("base_url", "This kind needs a base URL.", "required")
+    _check_address(provider, row)
     with transaction.atomic():
+        audit.lock()
         _save(provider)
         audit.record(
             actor=actor,
@@ -134,8 +137,7 @@ def update_provider(provider: Provider, *, actor: Actor, changes: Mapping[str, A
         if "name" in changes:
             current.name = _name(changes["name"])
         _apply(current, row, changes)
-        if not (current.base_url or row.base_url):
-            raise InvalidInput("base_url", "This kind needs a base URL.", "required")
+        _check_address(current, row)
         if _origin(current) != origin and (held := list(current.credentials.values_list("name", flat=True)[:10])):
             raise Conflict(
                 "The base URL names another host, and stored credentials would be sent there. "
@@ -203,6 +205,22 @@ def _name(value: object) -> str:
     except ValueError:
         return name
     raise InvalidInput("name", "Must not look like an id.", "invalid_text")
+
+
+def _check_address(provider: Provider, row: ProviderKind) -> None:
+    """Raises InvalidInput when the kind's own address lacks what it is made of. Neither a region nor an option in its
+    path can name another host."""
+    if not (provider.base_url or row.base_url):
+        raise InvalidInput("base_url", "This kind needs a base URL.", "required")
+    for name in () if provider.base_url else row.places:
+        if not _PLACE.fullmatch(str(provider.options.get(name) or "")):
+            raise InvalidInput(f"options.{name}", "This kind needs it: letters, digits, - and _ only.", "required")
+    if REGION not in row.base_url:
+        return
+    if not provider.region:
+        raise InvalidInput("region", "This kind needs the region that it is called in.", "required")
+    if not _REGION.fullmatch(provider.region):
+        raise InvalidInput("region", "Must be a region's name, such as us-east-1.", "invalid_text")
 
 
 def _origin(provider: Provider) -> tuple[str, str, int | None]:
@@ -282,9 +300,15 @@ def _option(row: ProviderKind, name: str, value: object) -> Any:
         return _pairs(where, value, _header)
     if name == "path_map":
         return _pairs(where, value, _path)
+    if name in ("profiles", "deployments"):
+        return _pairs(where, value, _model)
     text = field(where, parse_text, value, 200)
     if not text.isascii() or " " in text:
         raise InvalidInput(where, "Must be ASCII without blanks.", "invalid_text")
+    if text and any(spec.name == name and spec.shape == "number" for spec in row.options) and not text.isdigit():
+        raise InvalidInput(where, "Must be a whole number.", "invalid_number")
+    if name == "authority" and text:
+        tokens.check_authority(text)
     if name in ("auth", "max_tokens_field") and text and not _HEADER.fullmatch(text):
         raise InvalidInput(where, "Must be a plain name.", "invalid_text")
     if name == "auth" and text.lower() in _RESERVED_HEADERS:
@@ -303,17 +327,29 @@ def _pairs(where: str, value: object, check: Callable[[str, str, str], None]) ->
     return pairs
 
 
+def header_problem(name: str, value: object) -> str:
+    """Why this header cannot be sent with each call, or nothing. Does not quote the value."""
+    if not _HEADER.fullmatch(name) or not isinstance(value, str) or not value.isascii() or not value.isprintable():
+        return "Must be a header name with an ASCII value."
+    return "This header is set by Conduit itself." if name.lower() in _RESERVED_HEADERS else ""
+
+
 def _header(where: str, name: str, value: str) -> None:
-    if not _HEADER.fullmatch(name) or not value.isascii():
-        raise InvalidInput(where, "Must be a header name with an ASCII value.", "invalid_header")
-    if name.lower() in _RESERVED_HEADERS:
-        raise InvalidInput(where, "This header is set by Conduit itself.", "reserved_header")
+    if problem := header_problem(name, value):
+        code = "reserved_header" if name.lower() in _RESERVED_HEADERS else "invalid_header"
+        raise InvalidInput(where, problem, code)
     if name.lower() in _SECRET_HEADERS:
         raise InvalidInput(
             where,
-            "A secret belongs into a credential: name this header in the option `auth` instead.",
+            "A secret belongs into a credential: give this header in the credential's field `headers`, or name it in "
+            "the option `auth`.",
             "secret_header",
         )
+
+
+def _model(where: str, name: str, other: str) -> None:
+    if not (name and other and f"{name}{other}".isascii() and f"{name}{other}".isprintable()):
+        raise InvalidInput(where, "Must map a model's name to another one.", "invalid_text")
 
 
 def _path(where: str, path: str, target: str) -> None:

@@ -17,8 +17,12 @@ from conduit.core.clock import rfc3339
 from conduit.core.errors import InvalidInput
 from providers import catalogue_overrides, credentials, routes
 from providers.adapters.registry import KINDS, ProviderKind
-from providers.models import CatalogueModel, Credential, CredentialVersion, Provider, Route
+from providers.models import CatalogueModel, Credential, Provider, Route
 from providers.providers import LIMITS, MAX_LIMIT, OWNER, PARALLEL_MAX
+from providers.rotation_shapes import RotationOutput, rotation_body
+from providers.versions import under_way
+
+NEVER_SHOWN = "The secret is verified by a real call first. It is never returned."
 
 # --- inputs --------------------------------------------------------------------------------------------------------
 
@@ -89,7 +93,11 @@ class CredentialChanges(LimitFields):
 class CredentialInput(LimitFields):
     name = Text(longest=120, shortest=1)
     secret = SecretText(required=False)
-    fields = PlainObject(required=False)  # type: ignore[assignment]  # the contract's name
+    fields = PlainObject(  # type: ignore[assignment]  # the contract's name
+        required=False,
+        help_text='by name: a text, or {"from": REFERENCE} with env:CONDUIT_SECRET_…, file:/…, vault:MOUNT/PATH#FIELD '
+        "or aws-sm:NAME#KEY",
+    )
     weight = WholeNumber(low=0, high=credentials.MAX_WEIGHT, required=False)
     account = Text(longest=120, required=False)
     expires_at = RFC3339Field(required=False, allow_null=True)
@@ -173,6 +181,7 @@ class FieldOutput(serializers.Serializer[Any]):
     secret = serializers.BooleanField()
     required = serializers.BooleanField()  # type: ignore[assignment]  # the contract's name
     help = serializers.CharField()
+    shape = serializers.CharField(help_text="empty: a text; else the kind of JSON object that it is")
 
 
 class KindOutput(serializers.Serializer[Any]):
@@ -221,18 +230,19 @@ class VerifiedAllOutput(serializers.Serializer[Any]):
 def verified_body(outcomes: Sequence[credentials.Outcome]) -> dict[str, Any]:
     return {
         "ok": all(outcome.ok for outcome in outcomes),
-        "results": [
-            {
-                "credential": str(outcome.credential.id),
-                "name": outcome.credential.name,
-                "ok": outcome.ok,
-                "detail": outcome.detail,
-                "guidance": outcome.guidance,
-                "models": len(outcome.models),
-                "latency_ms": outcome.latency_ms,
-            }
-            for outcome in outcomes
-        ],
+        "results": [outcome_body(outcome) for outcome in outcomes],
+    }
+
+
+def outcome_body(outcome: credentials.Outcome) -> dict[str, Any]:
+    return {
+        "credential": str(outcome.credential.id),
+        "name": outcome.credential.name,
+        "ok": outcome.ok,
+        "detail": outcome.detail,
+        "guidance": outcome.guidance,
+        "models": len(outcome.models),
+        "latency_ms": outcome.latency_ms,
     }
 
 
@@ -249,15 +259,22 @@ class ProblemOutput(serializers.Serializer[Any]):
     fix = serializers.CharField()
 
 
+PREFETCH = ("versions__fields", "rotations__old", "rotations__new")
+
+
 class CredentialOutput(serializers.Serializer[Any]):
     id = serializers.CharField()
     provider = serializers.CharField(help_text="name")
     provider_id = serializers.CharField()
     name = serializers.CharField()
     hint = serializers.CharField(help_text="prefix and last four characters; the secret itself is never returned")
-    health = serializers.ChoiceField(["ok", "unverified", "failing", "expired", "disabled", "unreadable"])
+    health = serializers.ChoiceField(["ok", "unverified", "failing", "expired", "disabled", "unreadable", "revoked"])
     problem = ProblemOutput(allow_null=True, help_text="why the stored secret does not open")
     version = serializers.IntegerField(allow_null=True, help_text="number of the active version")
+    rotation = RotationOutput(allow_null=True, help_text="the one under way")
+    sources = serializers.DictField(
+        child=serializers.CharField(), help_text="field to reference, for those that are read from elsewhere"
+    )
     weight = serializers.IntegerField()
     account = serializers.CharField()
     enabled = serializers.BooleanField()
@@ -273,8 +290,8 @@ class CredentialOutput(serializers.Serializer[Any]):
 
 
 def credential_body(row: Credential) -> dict[str, Any]:
-    """Prefetch `versions__fields` and select `provider` where many are rendered."""
-    version, red = credentials.active(row), credentials.problem(row)
+    """Prefetch PREFETCH and select `provider` where many are rendered."""
+    version, red, turning = credentials.active(row), credentials.problem(row), under_way(row)
     times = {name: getattr(row, name) for name in ("expires_at", "last_verified_at", "last_used_at")}
     return {
         "id": str(row.id),
@@ -285,6 +302,8 @@ def credential_body(row: Credential) -> dict[str, Any]:
         "health": credentials.health(row),
         "problem": {"reason": red.reason, "fix": red.fix} if red else None,
         "version": version.number if version else None,
+        "rotation": rotation_body(turning) if turning else None,
+        "sources": {part.name: part.hint for part in version.fields.all() if part.source} if version else {},
         "weight": row.weight,
         "account": row.account,
         "enabled": row.enabled,
@@ -293,28 +312,6 @@ def credential_body(row: Credential) -> dict[str, Any]:
         "last_error": row.last_error,
         "created_at": rfc3339(row.created_at),
         "updated_at": rfc3339(row.updated_at),
-    }
-
-
-class VersionOutput(serializers.Serializer[Any]):
-    number = serializers.IntegerField()
-    state = serializers.CharField()
-    kek_id = serializers.CharField()
-    hints = serializers.DictField(child=serializers.CharField())
-    verified_at = serializers.DateTimeField(allow_null=True)
-    created_at = serializers.DateTimeField()
-    retired_at = serializers.DateTimeField(allow_null=True)
-
-
-def version_body(row: CredentialVersion) -> dict[str, Any]:
-    return {
-        "number": row.number,
-        "state": row.state,
-        "kek_id": row.kek_id,
-        "hints": {part.name: part.hint for part in row.fields.all()},
-        "verified_at": rfc3339(row.verified_at) if row.verified_at else None,
-        "created_at": rfc3339(row.created_at),
-        "retired_at": rfc3339(row.retired_at) if row.retired_at else None,
     }
 
 

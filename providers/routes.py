@@ -2,13 +2,14 @@
 
     add_route(actor=…, name=…, targets=[…], …)   update_route(route, …)   delete_route(route, …)   find(name)
 
+A name may be a pattern such as `claude-*` (patterns.py); its targets then default to the model `*`.
+
 A target is {"provider": name or id, "model", "weight"?, "priority"?, "region"?}. Strategy `priority`: a lower priority
 goes first, equal ones share by weight. Strategy `weighted`: all share by weight, so all have one priority.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack
@@ -21,6 +22,7 @@ from conduit.core import audit
 from conduit.core.actor import Actor
 from conduit.core.errors import Conflict, InvalidInput, NameTaken, NotFound
 from conduit.core.fields import nearest, parse_choice, parse_text, parse_whole
+from providers import patterns
 from providers.models import Provider, Route, Target
 from providers.providers import field
 from providers.providers import find as find_provider
@@ -32,7 +34,6 @@ MAX_PRIORITY = 1_000
 MAX_SECONDS = 3_600
 CHANGEABLE = ("name", "targets", "strategy", "strict", "timeout", "enabled")
 TARGET_FIELDS = ("provider", "model", "weight", "priority", "region")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}", re.ASCII)
 
 
 class Settings(TypedDict, total=False):
@@ -77,6 +78,22 @@ def find(name: str) -> Route:
     return row
 
 
+def is_served(name: str) -> bool:
+    """Whether callers find a route by this name now: one of its own, or else the longest pattern that takes it."""
+    own = Route.objects.filter(name=name).first()
+    if own is not None or not patterns.is_name(name):
+        return own is not None and own.enabled and not patterns.is_pattern(name)
+    found = Route.objects.filter(name__endswith=patterns.STAR).values_list("name", "enabled")
+    taking = [(len(pattern), enabled) for pattern, enabled in found if patterns.matches(pattern, name)]
+    return bool(taking) and max(taking)[1]
+
+
+def callable_names() -> list[str]:
+    """Names of routes that a caller can use as they stand: no patterns."""
+    found = Route.objects.filter(enabled=True).exclude(name__endswith=patterns.STAR)
+    return list(found.order_by("name").values_list("name", flat=True))
+
+
 def describe(route: Route) -> dict[str, Any]:
     """A route with its targets as plain values, for the audit log and the API."""
     return {
@@ -97,9 +114,10 @@ def add_route(*, actor: Actor, name: str, targets: Sequence[Mapping[str, Any]], 
     demand(actor, "routes")
     route = Route(name=_name(name))
     _apply(route, given)
-    aims = _targets(targets)
+    aims = _targets(targets, route)
     _check_strategy(route, aims)
     with transaction.atomic():
+        audit.lock()
         _save(route)
         _aim(route, aims)
         audit.record(
@@ -119,7 +137,7 @@ def update_route(route: Route, *, actor: Actor, changes: Mapping[str, Any]) -> R
         if "name" in changes:
             current.name = _name(changes["name"])
         _apply(current, changes)
-        aims = _targets(changes["targets"] if "targets" in changes else before["targets"])
+        aims = _targets(changes["targets"] if "targets" in changes else before["targets"], current)
         _check_strategy(current, aims)
         _save(current)
         if [aim.plain() for aim in aims] != before["targets"]:
@@ -163,6 +181,7 @@ def delete_route(route: Route, *, actor: Actor) -> None:
 
 def locked(route: Route) -> Route:
     """The row as it is now, locked for this transaction. Raises NotFound when it is gone."""
+    audit.lock()
     row = Route.objects.select_for_update().filter(pk=route.pk).first()
     if row is None:
         raise NotFound("The route is gone.")
@@ -175,11 +194,23 @@ def _name(value: object) -> str:
 
 def _model_name(where: str, value: object) -> str:
     name: str = field(where, parse_text, value, 200, shortest=1)
-    if not _NAME.fullmatch(name) or ".." in name or "//" in name or name.endswith("/"):
+    if patterns.is_pattern(name):
+        if not patterns.is_valid(name):
+            raise InvalidInput(where, "A pattern has one star, at its end: claude-*, openai/* or *.", "invalid_pattern")
+    elif not patterns.is_name(name):
         raise InvalidInput(
-            where, "Must be letters, digits and . _ : / @ + - and start with a letter or digit.", "invalid_name"
+            where, "Must be letters, digits and . _ : / @ + - and start with a letter, a digit or @.", "invalid_name"
         )
     return name
+
+
+def _target_model(where: str, given: Mapping[str, Any], route: Route) -> str:
+    by_pattern = patterns.is_pattern(route.name)
+    value = given.get("model", "")
+    model = _model_name(where, patterns.STAR if by_pattern and value == "" else value)
+    if patterns.is_pattern(model) and not by_pattern:
+        raise InvalidInput(where, "Only a route whose own name ends in * may have a model with *.", "invalid_pattern")
+    return model
 
 
 def _apply(route: Route, given: Mapping[str, Any]) -> None:
@@ -193,13 +224,13 @@ def _apply(route: Route, given: Mapping[str, Any]) -> None:
             setattr(route, flag, bool(given[flag]))
 
 
-def _targets(given: object) -> list[_Aim]:
+def _targets(given: object, route: Route) -> list[_Aim]:
     if not isinstance(given, Sequence) or isinstance(given, str) or not 1 <= len(given) <= MAX_TARGETS:
         raise InvalidInput("targets", f"Must be a list of 1 to {MAX_TARGETS} targets.", "invalid_length")
-    return [_target(f"targets.{index}", target) for index, target in enumerate(given)]
+    return [_target(f"targets.{index}", target, route) for index, target in enumerate(given)]
 
 
-def _target(where: str, given: object) -> _Aim:
+def _target(where: str, given: object, route: Route) -> _Aim:
     if not isinstance(given, Mapping):
         raise InvalidInput(where, "Must be an object.", "invalid_type")
     for name in given:
@@ -213,7 +244,7 @@ def _target(where: str, given: object) -> _Aim:
         raise InvalidInput(f"{where}.provider", str(error), "not_found") from None
     return _Aim(
         provider=provider,
-        model=_model_name(f"{where}.model", given.get("model", "")),
+        model=_target_model(f"{where}.model", given, route),
         weight=field(f"{where}.weight", parse_whole, given.get("weight", 100), 0, MAX_WEIGHT),
         priority=field(f"{where}.priority", parse_whole, given.get("priority", 0), 0, MAX_PRIORITY),
         region=field(f"{where}.region", parse_text, given.get("region", ""), 64),

@@ -1,25 +1,29 @@
-"""Which provider, model and credential serve a request, from an immutable picture of the configuration.
+"""An immutable picture of the configuration: what may serve a request (providers/candidates.py says in which order).
 
 `load()` reads the tables (control plane, synchronous); everything else is pure and serves the data plane.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 import msgspec
 from django.conf import settings
+from django.db.models import Prefetch
 
+from conduit.core.errors import Conflict
 from conduit.core.secret import Secret
-from providers import vault
+from providers import masks, supply, vault
 from providers.adapters.base import Adapter
 from providers.adapters.registry import KINDS, adapter_for
+from providers.adapters.types import Dialect, Endpoint
 from providers.catalogue import Matcher, matcher
+from providers.kept import Pending
 from providers.models import Credential, CredentialVersion, Provider, Route, Target, VersionState
+from providers.route_table import RouteTable
 
 _CLIENT_HEADERS = {
     name: MappingProxyType({header.encode(): option for header, option in kind.client_headers.items()})
@@ -35,23 +39,32 @@ class Limits(msgspec.Struct, frozen=True):
     max_parallel: int | None
 
 
-class CredentialEntry(msgspec.Struct, frozen=True):
-    """A usable credential. `secrets` holds plain text: it never leaves the process but to the provider."""
+class CredentialEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A version of a usable credential. `secrets` holds plain text: it never leaves the process but to the provider.
+
+    The active version knows the others that may serve in its place: the `canary` for `share` percent of the requests,
+    and the `previous` one while it is retiring, should the provider reject the active one.
+    """
 
     id: UUID
     name: str
     version: int
+    version_id: UUID
     secrets: Mapping[str, str]
     weight: int
     account: str
     limits: Limits | None = None
+    expires_at: float | None = None  # Unix seconds
+    canary: CredentialEntry | None = None
+    share: int = 0
+    previous: CredentialEntry | None = None
 
     def __repr__(self) -> str:
         return f"CredentialEntry({self.name!r} v{self.version})"
 
     def masks(self) -> list[Secret]:
         """What must never appear in a message to a client."""
-        return [Secret(text) for text in self.secrets.values()]
+        return masks.masks(self.secrets)
 
 
 class ProviderEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +72,6 @@ class ProviderEntry(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     kind: str
     vendor: str  # the price data's provider id
-    adapter: Adapter
     base_url: str
     region: str
     options: Mapping[str, Any]
@@ -68,14 +80,32 @@ class ProviderEntry(msgspec.Struct, frozen=True, kw_only=True):
     unreadable: tuple[str, ...]  # names of credentials that the key ring cannot open
     limits: Limits | None = None
 
+    def known_as(self, model: str) -> str:
+        """The name by which catalogue and prices know what this provider calls `model`."""
+        return KINDS[self.kind].known_as(model, self.options)
+
 
 class TargetEntry(msgspec.Struct, frozen=True, kw_only=True):
     provider: ProviderEntry
     model: str
+    adapter: Adapter
+    native: frozenset[tuple[Dialect, Endpoint]]  # what is passed through: spoken by client and provider alike
     weight: int
     priority: int
     max_output_tokens: int | None  # the model's own maximum, where the catalogue knows it
     context_window: int | None = None  # tokens of prompt and answer together, where the catalogue knows it
+    sealer: str = ""  # who seals its thoughts: nobody else can read them
+    spends: str = ""  # what the model spends on beyond what a request bounds, in words
+    surcharge: str = ""  # what the provider's options cost beyond the price list, in words
+
+    @property
+    def key(self) -> tuple[UUID, str]:
+        """What tells it from other targets: provider and model."""
+        return self.provider.id, self.model
+
+    def holds_more_than(self, other: TargetEntry) -> bool:
+        """Whether it may take a prompt that was too long for the other one."""
+        return self.context_window is not None and self.context_window > (other.context_window or 0)
 
 
 class RouteEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,44 +116,20 @@ class RouteEntry(msgspec.Struct, frozen=True, kw_only=True):
     created: int  # Unix seconds
 
 
-class Candidate(msgspec.Struct, frozen=True):
-    target: TargetEntry
-    credential: CredentialEntry
-
-
 class Routing(msgspec.Struct, frozen=True):
     """The configuration at one moment."""
 
-    routes: Mapping[str, RouteEntry]
+    routes: RouteTable
     providers: Mapping[UUID, ProviderEntry]
     matcher: Matcher
 
-
-Weighted = TypeVar("Weighted", TargetEntry, CredentialEntry)
-
-
-def candidates(route: RouteEntry, rng: random.Random) -> Iterator[Candidate]:
-    """Targets by priority, equal priorities drawn by weight; within a target its credentials drawn by weight."""
-    for target in _drawn(route.targets, rng):
-        for credential in _draw_all(target.provider.credentials, rng):
-            yield Candidate(target, credential)
-
-
-def _drawn(targets: Sequence[TargetEntry], rng: random.Random) -> list[TargetEntry]:
-    if len(targets) == 1:
-        return list(targets)
-    ordered: list[TargetEntry] = []
-    for priority in sorted({target.priority for target in targets}):
-        ordered += _draw_all([target for target in targets if target.priority == priority], rng)
-    return ordered
-
-
-def _draw_all(items: Sequence[Weighted], rng: random.Random) -> list[Weighted]:
-    """All items with a positive weight, in an order where each next one is drawn by weight (Efraimidis-Spirakis)."""
-    if len(items) == 1:
-        return list(items)
-    drawn = [(rng.random() ** (1 / item.weight), item) for item in items if item.weight > 0]
-    return [item for _, item in sorted(drawn, key=lambda pair: -pair[0])]
+    def versions(self) -> set[UUID]:
+        """Of all credentials: the versions that may serve."""
+        found: set[UUID] = set()
+        for provider in self.providers.values():
+            for one in provider.credentials:
+                found.update(version.version_id for version in (one, one.canary, one.previous) if version is not None)
+        return found
 
 
 # --- loading -------------------------------------------------------------------------------------------------------
@@ -144,7 +150,6 @@ def load() -> Routing:
             name=row.name,
             kind=row.kind,
             vendor=kind.price_provider,
-            adapter=adapter_for(row.kind, row.options),
             base_url=base_url(row),
             region=row.region,
             options=MappingProxyType(dict(row.options)),
@@ -153,21 +158,27 @@ def load() -> Routing:
             unreadable=tuple(unreadable),
             limits=_limits(row),
         )
-    routes: dict[str, RouteEntry] = {}
-    for route in Route.objects.filter(enabled=True).prefetch_related("targets"):
+    routes: list[RouteEntry] = []
+    disabled: set[str] = set()
+    for route in Route.objects.prefetch_related("targets"):
+        if not route.enabled:
+            disabled.add(route.name)
+            continue
         targets = tuple(
             _target(target, entries[target.provider_id], found)
             for target in route.targets.all()
             if target.provider_id in entries
         )
-        routes[route.name] = RouteEntry(
+        one = RouteEntry(
             name=route.name,
             strict=route.strict,
             timeout=float(route.timeout) if route.timeout else None,
             targets=targets,
             created=int(route.created_at.timestamp()),
         )
-    return Routing(MappingProxyType(routes), MappingProxyType(entries), found)
+        routes.append(one)
+    table = RouteTable(routes, found, aimed, frozenset(disabled))
+    return Routing(table, MappingProxyType(entries), found)
 
 
 def _limits(row: Provider | Credential) -> Limits | None:
@@ -179,43 +190,82 @@ def base_url(provider: Provider) -> str:
     """Where requests of this provider go, without trailing slash."""
     if KINDS[provider.kind].own_process:  # the sandbox: wherever `conduit up` started it
         return str(settings.SANDBOX_URL)
-    return (provider.base_url or KINDS[provider.kind].base_url).rstrip("/")
+    return (provider.base_url or KINDS[provider.kind].address(provider.region, provider.options)).rstrip("/")
 
 
 def _target(row: Target, provider: ProviderEntry, found: Matcher) -> TargetEntry:
-    known = found.match(provider.vendor, row.model)
+    return _for_model(provider, row.model, found, weight=row.weight, priority=row.priority)
+
+
+def aimed(target: TargetEntry, model: str, found: Matcher) -> TargetEntry:
+    """The same target for another of its provider's models."""
+    return _for_model(target.provider, model, found, weight=target.weight, priority=target.priority)
+
+
+def _for_model(provider: ProviderEntry, model: str, found: Matcher, *, weight: int, priority: int) -> TargetEntry:
+    adapter, kind = adapter_for(provider.kind, provider.options, model), KINDS[provider.kind]
+    known = found.match(provider.vendor, provider.known_as(model))
     return TargetEntry(
         provider=provider,
-        model=row.model,
-        weight=row.weight,
-        priority=row.priority,
+        model=model,
+        adapter=adapter,
+        native=frozenset(pair for pair in adapter.native if kind.serves(pair[1], model)),
+        weight=weight,
+        priority=priority,
         max_output_tokens=known.max_output_tokens if known else None,
         context_window=known.context_window if known else None,
+        sealer=kind.sealer(model, adapter.wire),
+        spends=kind.spends(model),
+        surcharge=kind.surcharge(provider.options),
     )
+
+
+_IN_USE = Prefetch(
+    "versions",
+    CredentialVersion.objects.filter(
+        state__in=(VersionState.ACTIVE, VersionState.VERIFYING, VersionState.RETIRING)
+    ).prefetch_related("fields"),
+    to_attr="in_use",
+)
 
 
 def _open_credentials() -> dict[UUID, tuple[list[CredentialEntry], list[str]]]:
     """Provider id to (usable credentials, names of those that cannot be opened)."""
     found: dict[UUID, tuple[list[CredentialEntry], list[str]]] = {}
-    versions = CredentialVersion.objects.filter(state=VersionState.ACTIVE, credential__enabled=True)
-    for version in versions.select_related("credential").prefetch_related("fields"):
-        credential: Credential = version.credential
-        usable, unreadable = found.setdefault(credential.provider_id, ([], []))
-        try:
-            fields = vault.open_version(version)
-        except vault.Unreadable:
-            unreadable.append(credential.name)
-            continue
-        plain = MappingProxyType({name: secret.reveal() for name, secret in fields.items()})
-        usable.append(
-            CredentialEntry(
-                credential.id,
-                credential.name,
-                version.number,
-                plain,
-                credential.weight,
-                credential.account,
-                _limits(credential),
-            )
-        )
+    enabled = Credential.objects.filter(enabled=True).select_related("provider").order_by("id")
+    with supply.loading() as plain_of:
+        for credential in enabled.prefetch_related(_IN_USE):
+            usable, unreadable = found.setdefault(credential.provider_id, ([], []))
+            versions: list[CredentialVersion] = credential.in_use
+            opened: dict[str, CredentialEntry] = {}
+            for version in versions:
+                if version.state == VersionState.VERIFYING and not version.share:
+                    continue
+                try:
+                    opened[version.state] = _entry(credential, version, plain_of(version))
+                except vault.Unreadable:
+                    unreadable.append(credential.name)
+                except (Pending, Conflict):
+                    continue  # not read yet, and this picture is drawn again when it is; or a kind of another version
+            previous, canary = opened.get(VersionState.RETIRING), opened.get(VersionState.VERIFYING)
+            if (active := opened.get(VersionState.ACTIVE)) is not None:
+                share = next((version.share for version in versions if version.state == VersionState.VERIFYING), 0)
+                usable.append(msgspec.structs.replace(active, canary=canary, share=share, previous=previous))
+            elif (instead := previous or canary) is not None:  # the active one does not open here, or is not read yet
+                usable.append(instead)
     return found
+
+
+def _entry(credential: Credential, version: CredentialVersion, plain: Mapping[str, str]) -> CredentialEntry:
+    expires_at = credential.expires_at if version.state == VersionState.ACTIVE else version.expires_at
+    return CredentialEntry(
+        id=credential.id,
+        name=credential.name,
+        version=version.number,
+        version_id=version.id,
+        secrets=MappingProxyType(dict(plain)),
+        weight=credential.weight,
+        account=credential.account,
+        limits=_limits(credential),
+        expires_at=expires_at.timestamp() if expires_at else None,
+    )

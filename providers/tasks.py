@@ -1,4 +1,4 @@
-"""Recurring work on providers: are the stored credentials still taken, is the catalogue up to date."""
+"""Recurring work on providers: are credentials still taken, which end, is the catalogue up to date."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from django.db.models import Q
 from conduit.core.actor import SYSTEM
 from conduit.core.clock import now
 from conduit.core.errors import Conflict, NotFound
-from providers import catalogue_sync, credentials, vault
+from providers import catalogue_sync, credentials, reminders, rotation, vault
 from providers.models import Credential
 from providers.verification import VerificationFailed
 
@@ -35,3 +35,16 @@ def sync_catalogue() -> None:
     """Brings the catalogue up to the installed price data. Safe to repeat."""
     done = catalogue_sync.sync_models()
     logger.info("catalogue: %d models added, %d changed, %d retired", done.added, done.changed, done.retired)
+
+
+@shared_task(name="providers.tasks.finish_rotations")  # type: ignore[untyped-decorator]  # Celery has no types
+def finish_rotations() -> None:
+    """Destroys old secrets whose overlap is over. Each minute; safe to repeat."""
+    if done := rotation.retire_due():
+        logger.info("%d rotations finished", done)
+
+
+@shared_task(name="providers.tasks.remind")  # type: ignore[untyped-decorator]  # Celery has no types
+def remind() -> None:
+    """Logs what expires or grows old, once per threshold. Daily; safe to repeat."""
+    reminders.remind(now())

@@ -7,16 +7,20 @@ policy when they are resolved and pinned by connecting to just those.
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from conduit.core.clock import now
 from providers import egress
 from providers.adapters.base import UpstreamRequest
+from providers.adapters.sigv4 import signature_headers
 from providers.errors import ConnectFailed, InvalidResponse, UpstreamCut, UpstreamError, UpstreamTimeout
 
 CONNECT_SECONDS = 10.0
@@ -55,10 +59,12 @@ class PinnedResolver(AbstractResolver):
 class UpstreamAnswer:
     """An answer whose head has come. Use as `async with`: leaving it early closes the connection."""
 
-    __slots__ = ("_response", "headers", "status")
+    __slots__ = ("_aborted", "_over", "_response", "headers", "status")
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
+        self._aborted: UpstreamError | None = None
+        self._over = False
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
 
@@ -83,9 +89,31 @@ class UpstreamAnswer:
     async def more(self) -> bytes:
         """The body as it comes, in pieces of whatever size the socket gave; empty at its end."""
         try:
-            return await self._response.content.readany()
+            if self._aborted is None:
+                return await self._response.content.readany()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise translate(error, sent=True) from error
+            if self._over:
+                return b""
+            if self._aborted is None:
+                raise translate(error, sent=True) from error
+        raise self._aborted
+
+    def untimed(self) -> None:
+        """Nobody waits for single bytes of it any more: aiohttp's timer would be moved with each of them."""
+        connection = self._response.connection
+        if connection is not None and connection.protocol is not None:
+            connection.protocol.read_timeout = None
+            connection.protocol.start_timeout()  # which ends the one that runs
+
+    def abort(self, error: UpstreamError) -> None:
+        """Closes the connection; who reads the body, now or later, gets `error`."""
+        self._aborted = error
+        self._response.close()
+
+    def end(self) -> None:
+        """Closes the connection of a body that is whole already: who reads on finds its end."""
+        self._over = True
+        self._response.close()
 
     def arrived(self) -> bytes:
         """What came and was not read yet, without waiting."""
@@ -125,17 +153,22 @@ class Transport:
         )
         self._urls: dict[str, URL] = {}
 
-    async def send(self, request: UpstreamRequest, *, timeout: float | None = None) -> UpstreamAnswer:  # noqa: ASYNC109
-        """Sends and waits for the head. `timeout`: seconds for the whole exchange. Raises UpstreamError."""
+    async def send(
+        self,
+        request: UpstreamRequest,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109
+        idle: float = IDLE_SECONDS,
+    ) -> UpstreamAnswer:
+        """Sends and waits for the head. `timeout`: seconds for the whole exchange, `idle`: for its head and between two
+        pieces of its body. Raises UpstreamError."""
         url = self._urls.get(request.url) or self._checked(request.url)
         options: dict[str, Any] = {}
-        if timeout is not None:
-            options["timeout"] = aiohttp.ClientTimeout(
-                total=timeout, sock_connect=min(timeout, CONNECT_SECONDS), sock_read=min(timeout, IDLE_SECONDS)
-            )
+        if timeout is not None or idle != IDLE_SECONDS:
+            options["timeout"] = _timeouts(timeout, idle)
         try:
             response = await self._session.request(
-                request.method, url, data=request.body, headers=request.headers, allow_redirects=False, **options
+                request.method, url, data=request.body, headers=signed(request), allow_redirects=False, **options
             )
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             raise translate(error, sent=False) from error
@@ -154,6 +187,20 @@ class Transport:
 
     async def close(self) -> None:
         await self._session.close()
+
+
+@lru_cache(64)
+def _timeouts(total: float | None, idle: float) -> aiohttp.ClientTimeout:
+    longest = math.inf if total is None else total
+    return aiohttp.ClientTimeout(total=total, sock_connect=min(longest, CONNECT_SECONDS), sock_read=min(longest, idle))
+
+
+def signed(request: UpstreamRequest) -> dict[str, str]:
+    """The headers to send: with a signature of this moment where the request carries keys for one."""
+    if request.signing is None:
+        return request.headers
+    own = signature_headers(request.method, request.url, request.headers, request.body, request.signing, now())
+    return {**request.headers, **own}
 
 
 def translate(error: Exception, *, sent: bool) -> UpstreamError:

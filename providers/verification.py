@@ -8,26 +8,27 @@ and reads at most 4 MiB.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import quote
 
 import httpx
 
 from conduit.core.clock import monotonic
 from conduit.core.errors import InvalidInput
 from conduit.core.secret import Secret, mask
-from providers import egress
+from providers import egress, masks, supply, tokens, vault
 from providers.adapters.base import Adapter, Upstream, UpstreamRequest
-from providers.adapters.registry import adapter_for
+from providers.adapters.registry import ProviderKind, adapter_for
 from providers.errors import NotSent, UpstreamError
+from providers.kept import Unavailable
 from providers.models import Provider
 from providers.providers import allow_list, kind_of
 from providers.routing import base_url
+from providers.transport import signed
 
 SECONDS = 10.0
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
+MAX_ACCOUNT = 200
 
 
 class VerificationFailed(InvalidInput):
@@ -40,24 +41,32 @@ class VerificationFailed(InvalidInput):
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """The provider took the credential. `models`: names it lists, empty where it lists none."""
+    """The provider took the credential. `models`: names it lists, empty where it lists none. `account`: whose the
+    credential is, empty where the provider does not tell."""
 
     models: tuple[str, ...]
     latency_ms: int
+    account: str = ""  # whose the credential is, where the provider tells
+
+
+def destination(provider: Provider) -> tuple[str, str, object]:
+    """Where and how a check asks: what was proven holds only for this."""
+    return provider.base_url, provider.region, provider.options
 
 
 def check(provider: Provider, fields: Mapping[str, Secret]) -> Verified:
     """Calls the provider (saved or not) with these fields. Raises VerificationFailed; saves nothing."""
     row = kind_of(provider)
-    secrets = [secret for secret in fields.values() if secret]
     try:
         adapter = adapter_for(provider.kind, provider.options)
     except ValueError as error:
         raise InvalidInput("options.dialect", str(error), "invalid_choice") from None
+    plain = supplied(provider, fields)
+    secrets = masks.masks(plain)
     upstream = Upstream(
         base_url=base_url(provider),
         model="",
-        secrets={name: secret.reveal() for name, secret in fields.items()},
+        secrets=plain,
         options=provider.options,
         region=provider.region,
     )
@@ -74,7 +83,30 @@ def check(provider: Provider, fields: Mapping[str, Secret]) -> Verified:
         raise VerificationFailed(
             field, detail, error.code, status=error.status, guidance=row.guidance.get(_kind_of_refusal(error), "")
         ) from None
-    return Verified(tuple(models), round((monotonic() - started) * 1000))
+    account = _told(row, headers, secrets) or _signed_in(row, plain, provider)
+    return Verified(tuple(models), round((monotonic() - started) * 1000), account)
+
+
+def supplied(provider: Provider, fields: Mapping[str, Secret]) -> dict[str, str]:
+    """What the call carries, asked anew of sources and token services. Raises VerificationFailed."""
+    try:
+        return supply.complete(provider, fields, fresh=True)
+    except vault.Unreadable as red:
+        raise VerificationFailed("secret", red.reason, "source_unreadable", guidance=red.fix) from None
+
+
+def _told(row: ProviderKind, headers: Mapping[str, str], secrets: list[Secret]) -> str:
+    """Whose the answer says it is. Kept and shown, so it must not be a secret sent back."""
+    text = headers.get(row.account_header, "") if row.account_header else ""
+    return masked(text.strip(), secrets)[:MAX_ACCOUNT] if text.isprintable() else ""
+
+
+def _signed_in(row: ProviderKind, plain: Mapping[str, str], provider: Provider) -> str:
+    """Empty where it cannot be told: the call itself has proved the credential."""
+    try:
+        return tokens.account_of(row, plain, provider)[:MAX_ACCOUNT]
+    except Unavailable:
+        return ""
 
 
 def _kind_of_refusal(error: UpstreamError) -> str:
@@ -83,12 +115,8 @@ def _kind_of_refusal(error: UpstreamError) -> str:
 
 
 def masked(text: str, secrets: list[Secret]) -> str:
-    """`text` without the secrets, also where it quotes them percent-encoded or as JSON; at most 500 characters."""
-    forms = list(secrets)
-    for secret in secrets:
-        plain = secret.reveal()
-        forms += [Secret(other) for other in {quote(plain, safe=""), json.dumps(plain)[1:-1]} - {plain}]
-    return mask(text, forms)[:500]
+    """`text` without the secrets; at most 500 characters."""
+    return mask(text, secrets)[:500]
 
 
 def _judge(adapter: Adapter, status: int, headers: Mapping[str, str], body: bytes) -> list[str]:
@@ -107,7 +135,7 @@ def _send(request: UpstreamRequest, allow: tuple[str, ...]) -> tuple[int, Mappin
     try:
         with (
             egress.client(allow=allow, seconds=SECONDS) as client,
-            client.stream(request.method, request.url, headers=request.headers, content=request.body or None) as answer,
+            client.stream(request.method, request.url, headers=signed(request), content=request.body or None) as answer,
         ):
             return answer.status_code, answer.headers, _read(answer, until)
     except httpx.TimeoutException:

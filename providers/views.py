@@ -14,21 +14,26 @@ from django.shortcuts import render
 from django.urls import reverse
 
 from conduit.access.pages import go, page
-from conduit.core import clock
 from conduit.core.actor import Actor
 from conduit.core.errors import ConduitError, ConfigurationError, Conflict, InvalidInput, NameTaken, NotFound
-from conduit.core.secret import Secret
 from providers import credentials
-from providers.adapters.registry import KINDS, FieldSpec, ProviderKind
+from providers.adapters.registry import KINDS, REGION, FieldSpec, ProviderKind
 from providers.models import Credential, Provider
-from providers.onboarding import NewCredential, add_with_credential
+from providers.onboarding import NewCredential, add_with_credential, pattern_routes
 from providers.providers import SANDBOX, kind_of, update_provider
+from providers.secret_fields import posted
 from providers.vault import Unreadable
 from providers.verification import VerificationFailed
 
 SOON = timedelta(days=14)
 BOTH = ("GET", "HEAD", "POST")
-LABELS = {"name": "Name", "base_url": "Base URL", "credential": "Name of the credential", "weight": "Weight"}
+LABELS = {
+    "name": "Name",
+    "base_url": "Base URL",
+    "region": "Region",
+    "credential": "Name of the credential",
+    "weight": "Weight",
+}
 
 
 def refused(request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
@@ -46,8 +51,10 @@ def error_of(error: ConduitError, fields: tuple[FieldSpec, ...]) -> dict[str, st
     if place == "secret":
         first = next((spec.name for spec in fields if spec.secret), "")
         place = f"field-{first}" if first else ""
+    elif place == "fields":
+        place = f"field-{fields[0].name}" if fields else ""
     elif place.startswith("fields."):
-        place = f"field-{place.removeprefix('fields.')}"
+        place = f"field-{place.removeprefix('fields.').partition('.')[0]}"
     elif place.startswith("options."):
         place = f"option-{place.removeprefix('options.').partition('.')[0]}"
     detail = error.detail
@@ -57,25 +64,34 @@ def error_of(error: ConduitError, fields: tuple[FieldSpec, ...]) -> dict[str, st
     return {place: detail}
 
 
-def _labels(row: ProviderKind) -> dict[str, str]:
+def labels(row: ProviderKind) -> dict[str, str]:
+    """What the form calls its fields."""
     own = {f"field-{spec.name}": _title(spec) for spec in row.fields}
-    return LABELS | own | {f"option-{spec.name}": spec.name for spec in row.options}
+    return LABELS | own | {f"option-{spec.name}": _title(spec) for spec in row.options}
 
 
 def _title(spec: FieldSpec) -> str:
     return spec.name.replace("_", " ").capitalize().replace("Api ", "API ")
 
 
-def _secret_fields(row: ProviderKind) -> list[dict[str, Any]]:
+def secret_fields(row: ProviderKind) -> list[dict[str, Any]]:
+    """What templates/providers/secret_fields.html asks for."""
     return [
         {"name": spec.name, "title": _title(spec), "secret": spec.secret, "required": spec.required, "help": spec.help}
         for spec in row.fields
     ]
 
 
-def _given_fields(request: HttpRequest, row: ProviderKind) -> dict[str, Secret]:
-    found = {spec.name: request.POST.get(f"field-{spec.name}", "") for spec in row.fields}
-    return {name: Secret(text) for name, text in found.items() if text.strip()}
+def _options(row: ProviderKind, *, needed: bool) -> list[dict[str, str]]:
+    return [
+        {"name": spec.name, "title": _title(spec), "help": spec.help} for spec in row.options if spec.required is needed
+    ]
+
+
+def _ways(row: ProviderKind) -> str:
+    """Of which fields exactly one set is given, in the form's words; empty where there is one way only."""
+    titles = {spec.name: _title(spec) for spec in row.fields}
+    return ", or ".join(" with ".join(titles[name] for name in way) for way in row.ways)
 
 
 # --- providers -----------------------------------------------------------------------------------------------------
@@ -87,15 +103,21 @@ def provider_create(request: HttpRequest, actor: Actor) -> HttpResponse:
     row = KINDS.get(request.GET.get("kind", ""))
     crumbs = [{"title": "Providers", "url": reverse("providers")}, {"title": "Add provider"}]
     if row is None:
-        return render(request, "providers/kinds.html", {"crumbs": crumbs, "kinds": _kinds()})
+        q = request.GET.get("q", "").strip()[:200]
+        return render(request, "providers/kinds.html", {"crumbs": crumbs, "kinds": _kinds(q), "q": q})
     values = _typed(request, row) if request.method == "POST" else {"name": row.kind, "credential": "main"}
     context = {
         "crumbs": crumbs,
         "kind": row,
         "values": values,
-        "labels": _labels(row),
-        "secret_fields": _secret_fields(row),
+        "labels": labels(row),
+        "secret_fields": secret_fields(row),
+        "ways": _ways(row),
+        "needed_options": _options(row, needed=True),
+        "other_options": _options(row, needed=False),
         "base_url_required": not row.base_url,
+        "region_required": REGION in row.base_url,
+        "patterns": pattern_routes(row),
         "errors": {},
     }
     if request.method != "POST":
@@ -104,7 +126,8 @@ def provider_create(request: HttpRequest, actor: Actor) -> HttpResponse:
         provider = add_with_credential(
             actor=actor,
             provider=_provider_values(values, row),
-            credential=NewCredential(values["credential"], _given_fields(request, row)),
+            credential=NewCredential(values["credential"], posted(request.POST, row)),
+            with_routes=bool(values["routes"]),
         )
     except (InvalidInput, Conflict, ConfigurationError) as error:
         context["errors"] = error_of(error, row.fields)
@@ -113,29 +136,31 @@ def provider_create(request: HttpRequest, actor: Actor) -> HttpResponse:
     return go(request, reverse("provider-detail", args=[provider.id]))
 
 
-def _kinds() -> list[dict[str, Any]]:
-    return [
+def _kinds(q: str) -> list[dict[str, Any]]:
+    """Every kind one can add, by title; of a filter each word must be in what is shown of it, or in its name."""
+    found = [
         {
             "kind": row.kind,
             "title": row.title,
             "words": f"{row.base_url or 'an address of your own'}{', key ' + row.key_hint if row.key_hint else ''}",
         }
-        for row in KINDS.values()
+        for row in sorted(KINDS.values(), key=lambda row: row.title.lower())
         if row.kind != SANDBOX
     ]
+    return [one for one in found if all(word in " ".join(one.values()).lower() for word in q.lower().split())]
 
 
 def _typed(request: HttpRequest, row: ProviderKind) -> dict[str, str]:
     """What was typed, without secrets: those are never written into a page again."""
-    names = ["name", "base_url", "credential", *(f"option-{spec.name}" for spec in row.options)]
+    names = ["name", "base_url", "region", "credential", "routes", *(f"option-{spec.name}" for spec in row.options)]
     names += [f"field-{spec.name}" for spec in row.fields if not spec.secret]
+    names += [f"source-{spec.name}" for spec in row.fields]
     return {name: request.POST.get(name, "").strip()[:4000] for name in names}
 
 
 def _provider_values(values: Mapping[str, str], row: ProviderKind) -> dict[str, Any]:
     given: dict[str, Any] = {"name": values["name"], "kind": row.kind}
-    if values["base_url"]:
-        given["base_url"] = values["base_url"]
+    given |= {name: values[name] for name in ("base_url", "region") if values[name]}
     options = {spec.name: _option(spec.name, values.get(f"option-{spec.name}", "")) for spec in row.options}
     given["options"] = {name: value for name, value in options.items() if value != ""}
     return given
@@ -208,23 +233,6 @@ def credential_rows(own: list[Credential], at: datetime) -> list[dict[str, Any]]
     return rows
 
 
-@page("credentials")
-def credential_list(request: HttpRequest, actor: Actor) -> HttpResponse:
-    found = Credential.objects.select_related("provider").prefetch_related("versions__fields")
-    rows = credential_rows(list(found.order_by("provider__name", "name")), clock.now())
-    context = {
-        "crumbs": [{"title": "Credentials"}],
-        "credentials": rows,
-        "sealed": sum(len(row["credential"].versions.all()) for row in rows),
-        "keks": sorted({row["kek_id"] for row in rows if row["kek_id"]}),
-        "opened": sum(not row["unreadable"] for row in rows),
-        "unreadable": sum(bool(row["unreadable"]) for row in rows),
-        "rejected": sum(bool(row["credential"].last_error) for row in rows),
-        "expiring": sum(row["expires_soon"] for row in rows),
-    }
-    return render(request, "providers/credentials.html", context)
-
-
 @page("credentials", write=True, methods=BOTH)
 def credential_create(request: HttpRequest, actor: Actor) -> HttpResponse:
     """For one provider; without one the page asks which."""
@@ -235,14 +243,15 @@ def credential_create(request: HttpRequest, actor: Actor) -> HttpResponse:
         choice: dict[str, Any] = {"crumbs": crumbs, "providers": Provider.objects.order_by("name")}
         return render(request, "providers/credential_pick.html", choice)
     row = kind_of(provider)
-    names = ("name", "weight", "account", "expires_at", *(f"field-{s.name}" for s in row.fields if not s.secret))
+    names = ["name", "weight", "account", "expires_at", *(f"field-{s.name}" for s in row.fields if not s.secret)]
+    names += [f"source-{spec.name}" for spec in row.fields]
     values = {name: request.POST.get(name, "").strip()[:4000] for name in names}
     context = {
         "crumbs": crumbs,
         "provider": provider,
         "values": values,
-        "labels": _labels(row) | {"account": "Account", "expires_at": "Expires on"},
-        "secret_fields": _secret_fields(row),
+        "labels": labels(row) | {"account": "Account", "expires_at": "Expires on"},
+        "secret_fields": secret_fields(row),
         "errors": {},
     }
     if request.method != "POST":
@@ -252,20 +261,21 @@ def credential_create(request: HttpRequest, actor: Actor) -> HttpResponse:
             provider,
             actor=actor,
             name=values["name"],
-            fields=_given_fields(request, row),
-            **_credential_settings(values),
+            fields=posted(request.POST, row),
+            **credential_settings(values),
         )
     except (InvalidInput, Conflict, ConfigurationError) as error:
         context["errors"] = error_of(error, row.fields)
         return refused(request, "providers/credential_create.html", context)
     messages.success(request, f"{provider.name} took {credential.name}; it is sealed and in use.")
-    return go(request, reverse("provider-detail", args=[provider.id]))
+    return go(request, reverse("credential", args=[credential.id]))
 
 
-def _credential_settings(values: Mapping[str, str]) -> Any:
+def credential_settings(values: Mapping[str, str]) -> Any:
+    """`account`, and `weight` and `expires_at` where they were typed. Raises InvalidInput."""
     settings: dict[str, Any] = {"account": values["account"]}
     if values["weight"]:
-        if not values["weight"].isdigit():
+        if not (values["weight"].isascii() and values["weight"].isdigit()):
             raise InvalidInput("weight", "Must be a whole number.")
         settings["weight"] = int(values["weight"][:12])
     if values["expires_at"]:

@@ -199,6 +199,8 @@ document.addEventListener("htmx:afterSwap", ({ detail }) => {
   $$("details[id]", detail.target).forEach((d) => { d.open = opened.has(d.id); });
   drawCharts(document);
   nameErrors();
+  const found = document.getElementById(detail.target?.id ?? "")?.dataset.found; // of a list that was filtered
+  if (found) announce(found);
 });
 document.addEventListener("htmx:sendError", () => announce("Conduit cannot be reached; the figures shown are from before"));
 function nameErrors() {

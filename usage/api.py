@@ -83,6 +83,7 @@ class Export(ResourceView):
             while (rows := await sync_to_async(_next)(chunks)) is not None:
                 yield render(rows, first=False)
 
+        reports.note_export(actor_of(request), form, _given(request, filters.EVENTS))
         headers = {"Content-Disposition": f'attachment; filename="usage.{form}"'}
         return StreamingHttpResponse(body(), content_type=media_type, headers=headers)
 

@@ -296,6 +296,7 @@ def usage_table(request: HttpRequest, actor: Actor) -> HttpResponse:
             cells += [names[place][key], "" if key == NIL else key] if groups[place] in filters.IDS else [key]
         cells += [format_usd(sums.cost_nanos) if m == "cost_nanos" else getattr(sums, m) for m in measures]
         writer.writerow([reports.cell(value) for value in cells])
+    reports.note_export(actor, "table", {**_bounds(ask), **ask.given})
     response = HttpResponse(buffer.getvalue(), content_type="text/csv; charset=utf-8")
     response["Content-Disposition"] = f'attachment; filename="usage-by-{"-".join(groups)}.csv"'
     return response

@@ -216,3 +216,26 @@ class JournalCursor(models.Model):
 
     def __str__(self) -> str:
         return self.segment
+
+
+class StoredResponse(models.Model):
+    """An answer of /v1/responses that its caller may fetch, continue or delete (usage/stored_responses.py).
+
+    `tenant` is the calling key's team, or the key itself where it has none. `worker` makes an answer in the background.
+    """
+
+    id = models.UUIDField(primary_key=True)
+    tenant = models.UUIDField()
+    previous = models.UUIDField(null=True, help_text="the response that it continues")
+    state = models.CharField(max_length=12, help_text="queued, in_progress, completed, incomplete, failed or cancelled")
+    worker = models.UUIDField(null=True)
+    content = models.BinaryField(help_text="input items and the answer, sealed")
+    key_version = models.IntegerField(help_text="of the purpose key responses")
+    created_at = models.DateTimeField()
+    used_at = models.DateTimeField(help_text="when it was made, or last continued by a later one")
+
+    class Meta:
+        indexes = [models.Index(fields=["used_at"], name="stored_response_age")]
+
+    def __str__(self) -> str:
+        return f"resp_{self.id.hex}"

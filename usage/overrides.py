@@ -57,6 +57,7 @@ def set_price(  # noqa: PLR0913 (the contract's fields)
     )
     try:
         with transaction.atomic():
+            audit.lock()
             price.save(force_insert=True)
             audit.record(
                 actor=actor, action="price.set", kind="price", id=price.id, name=price.model, after=outward(price)

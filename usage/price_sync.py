@@ -11,7 +11,8 @@ from uuid import UUID
 
 from django.db import transaction
 
-from conduit.core import clock
+from conduit.core import audit, clock
+from conduit.core.actor import SYSTEM, Actor
 from usage import price_data
 from usage.models import Price
 from usage.pricing import CATALOGUE, current
@@ -34,38 +35,59 @@ class Synced:
     changes: list[Change]
 
 
-def sync_prices(*, dry_run: bool = False) -> Synced:
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    new: list[Price]
+    stale: list[UUID]
+    changes: list[Change]
+
+
+def sync_prices(*, actor: Actor = SYSTEM, dry_run: bool = False) -> Synced:
     """Brings the catalogue's prices up to the installed price data. Idempotent; overrides are never touched.
 
     A model without prices gets all its dated ones. A price that differs from ours is a new row from now: what was
     billed before stays explained by the row it was billed at. Announced prices are replaced until they come into force.
     """
     at = clock.now()
-    ours: defaultdict[tuple[str, str], list[Price]] = defaultdict(list)
+    # Reading the data takes long, so it comes before the lock that all changes wait for; a dry run takes none.
+    listed = _listed()
+    plan = _planned(listed, at)
+    if dry_run or not (plan.new or plan.stale):
+        return Synced(len(listed), plan.changes)
     with transaction.atomic():
-        for price in Price.objects.filter(source=CATALOGUE).select_for_update():
-            ours[price.vendor, price.model].append(price)
-        new: list[Price] = []
-        stale: list[UUID] = []
-        changes: list[Change] = []
-        seen: set[tuple[str, str]] = set()
-        for key, group in groupby(price_data.listed(), key=lambda one: (one.vendor, one.model)):
-            wanted = list(group)
-            if key in seen:  # the data names a model twice: its first entry is the one that matching finds
-                continue
-            seen.add(key)
-            known = ours[key]
-            added, cancelled = _difference(known, wanted, at)
-            new += added
-            stale += [price.id for price in cancelled]
-            before = current(known, at)
-            changes += [
-                Change(*key, price.effective_from, before.rates if before else None, price.rates) for price in added
-            ]
-        if not dry_run and (new or stale):
-            Price.objects.filter(id__in=stale).delete()
-            Price.objects.bulk_create(new, batch_size=5_000, ignore_conflicts=True)
-    return Synced(len(seen), changes)
+        audit.lock()
+        plan = _planned(listed, at)
+        Price.objects.filter(id__in=plan.stale).delete()
+        Price.objects.bulk_create(plan.new, batch_size=5_000, ignore_conflicts=True)
+        after = {"models": len(listed), "new_prices": len(plan.new), "cancelled_announcements": len(plan.stale)}
+        audit.record(actor=actor, action="prices.sync", kind="price", id="catalogue", name="catalogue", after=after)
+    return Synced(len(listed), plan.changes)
+
+
+def _listed() -> dict[tuple[str, str], list[price_data.Listed]]:
+    """The data's prices by vendor and model. It names some models twice: the first is the one that matching finds."""
+    found: dict[tuple[str, str], list[price_data.Listed]] = {}
+    for key, group in groupby(price_data.listed(), key=lambda one: (one.vendor, one.model)):
+        wanted = list(group)
+        found.setdefault(key, wanted)
+    return found
+
+
+def _planned(listed: dict[tuple[str, str], list[price_data.Listed]], at: datetime) -> _Plan:
+    """What the table lacks. For writing, `audit.lock` is held: every change of a price waits for it."""
+    ours: defaultdict[tuple[str, str], list[Price]] = defaultdict(list)
+    for price in Price.objects.filter(source=CATALOGUE):
+        ours[price.vendor, price.model].append(price)
+    plan = _Plan([], [], [])
+    for key, wanted in listed.items():
+        known = ours[key]
+        added, cancelled = _difference(known, wanted, at)
+        plan.new.extend(added)
+        plan.stale.extend(price.id for price in cancelled)
+        before = current(known, at)
+        rates = before.rates if before else None
+        plan.changes.extend(Change(*key, price.effective_from, rates, price.rates) for price in added)
+    return plan
 
 
 def _difference(known: list[Price], wanted: list[price_data.Listed], at: datetime) -> tuple[list[Price], list[Price]]:

@@ -42,19 +42,17 @@ class PriceBook:
         self._rows = {key: sorted(found, key=lambda row: row.effective_from) for key, found in dated.items()}
         self._starts = {key: [row.effective_from for row in found] for key, found in self._rows.items()}
 
-    def find(self, *, vendor: str, model: str, provider_id: UUID, at: datetime) -> PriceRow | None:
+    def find(self, *, vendor: str, model: str, known_as: str = "", provider_id: UUID, at: datetime) -> PriceRow | None:
         """The price in force at `at`: override for this provider, else for the model, else the catalogue's.
 
-        In each of the first two the upstream's own name goes before the catalogue's. None: no price is known.
+        In each of the first two the upstream's own name goes before the one it is `known_as`, and that before the
+        catalogue's. None: no price is known.
         """
-        listed = self._listed(vendor, model)
-        name = listed[1] if listed else model
-        keys: list[_Key] = [(provider_id, "", model)]
-        if name != model:
-            keys += [(provider_id, "", name), (NIL, "", model), (NIL, "", name)]
-        else:
-            keys.append((NIL, "", model))
-        keys.append((NIL, vendor, model))
+        known = known_as or model
+        listed = self._listed(vendor, known)
+        names = dict.fromkeys((model, known, listed[1] if listed else known))
+        keys: list[_Key] = [(provider, "", name) for provider in (provider_id, NIL) for name in names]
+        keys.append((NIL, vendor, known))
         if listed:
             keys.append((NIL, *listed))
         for key in keys:

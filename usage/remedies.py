@@ -43,6 +43,11 @@ def _key(line: Line) -> list[Remedy]:
         return [Remedy("Enable the key", "key")]
     if state == "expired":
         return [Remedy("Set a later expiry", "key"), Remedy("Issue another key", "key")]
+    if state == "stopped":
+        return [
+            Remedy("Put right what stops the key: its parent or its user", "key"),
+            Remedy("Issue another key", "key"),
+        ]
     return [Remedy("Issue another key", "key", "a revoked key stays revoked")]
 
 
@@ -83,6 +88,18 @@ def _rate(line: Line) -> list[Remedy]:
 
 def _candidates(line: Line) -> list[Remedy]:
     return [Remedy("Give the route's providers a usable credential", "provider")]
+
+
+def _context(line: Line) -> list[Remedy]:
+    shorter = Remedy(f"Shorten the prompt to less than {line.get('window'):,} tokens", "caller")
+    return [shorter, Remedy("Give the route a target with a larger context window", "routes")]
+
+
+def _breaker(line: Line) -> list[Remedy]:
+    return [
+        Remedy(f"Wait until {line.get('provider')} is tried again", "caller"),
+        Remedy("Give the route a target at another provider", "routes"),
+    ]
 
 
 def _price(line: Line) -> list[Remedy]:
@@ -138,6 +155,8 @@ _REMEDIES = {
     "customer": _customer,
     "rate": _rate,
     "candidates": _candidates,
+    "breaker": _breaker,
+    "context": _context,
     "price": _price,
     "budget": _budget,
 }

@@ -13,10 +13,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from django.db import transaction
 from django.db.models import Q, QuerySet
 
 from conduit.access.permissions import scope
-from conduit.core import clock
+from conduit.core import audit, clock
 from conduit.core.actor import Actor
 from conduit.core.clock import rfc3339
 from conduit.core.errors import InvalidInput
@@ -85,6 +86,13 @@ def _milliseconds(micros: int | None) -> float | None:
 
 
 # --- export --------------------------------------------------------------------------------------------------------
+
+
+def note_export(actor: Actor, form: str, given: Mapping[str, str]) -> None:
+    """That somebody takes figures along is for the audit log. `given`: the filters."""
+    with transaction.atomic():
+        after = {"format": form, "filters": dict(given)}
+        audit.record(actor=actor, action="usage.export", kind="usage", id="events", name="usage events", after=after)
 
 
 def chunks(found: QuerySet[UsageEvent]) -> Iterator[list[UsageEvent]]:

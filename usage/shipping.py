@@ -29,7 +29,7 @@ from usage.tail import Batch, Tail
 
 log = structlog.get_logger("usage.shipper")
 BATCH = 2_000
-INTERVAL = 0.3  # seconds between passes
+INTERVAL = 0.75  # seconds between passes: each is a transaction, whatever little it brings
 GRACE = 60.0  # seconds that an applied segment is kept
 DRAIN = 15.0  # seconds that SIGTERM may take
 LONGEST_BACKOFF = 5.0

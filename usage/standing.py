@@ -11,9 +11,9 @@ from conduit.core import wording
 from keys import entries
 from keys.budgets import BudgetState, states_of
 from keys.entries import KeyEntry
-from keys.models import Budget, Customer, KeyState, VirtualKey
+from keys.models import Budget, Customer, VirtualKey
 from keys.rates_now import rates_now
-from providers.models import Route
+from providers.routes import is_served
 from usage import traces
 from usage.models import UsageEvent
 
@@ -36,8 +36,8 @@ def of_line(event: UsageEvent, line: Line, key: VirtualKey | None) -> Standing |
         return _budget(line)
     if key is None:
         return None
-    entry, usable = entries.of_key(key)
-    if not usable or key.state != KeyState.ACTIVE:
+    entry, hindrance = entries.of_key(key)
+    if hindrance:
         return Standing(False, "the key cannot be used now")
     found = _CHECKS.get(check)
     return found(event, line, entry) if found else None
@@ -81,7 +81,7 @@ def _address(event: UsageEvent, line: Line, entry: KeyEntry) -> Standing:
 
 
 def _route(event: UsageEvent, line: Line, entry: KeyEntry) -> Standing:
-    passes = Route.objects.filter(name=event.route, enabled=True).exists()
+    passes = is_served(event.route)
     return Standing(passes, f"{event.route} {'exists' if passes else 'does not exist'}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,12 +39,16 @@ class Status:
     damaged: int = 0
 
     def write(self, path: Path, lag: Lag) -> None:
-        """Atomically: a reader sees the former or the new file, never half of one."""
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        told = {**asdict(self), "lag": asdict(lag), "process": os.getpid(), "time": time.time()}
-        temporary.write_text(json.dumps(told))
-        temporary.replace(path)
+        replace(path, {**asdict(self), "lag": asdict(lag), "process": os.getpid(), "time": time.time()})
+
+
+def replace(path: Path, told: dict[str, Any]) -> None:
+    """Atomically, whoever else writes it too: a reader sees a former or the new file, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with open(descriptor, "w") as file:
+        json.dump(told, file)
+    os.replace(temporary, path)
 
 
 def read(path: Path) -> dict[str, Any] | None:

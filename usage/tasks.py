@@ -1,8 +1,7 @@
-"""Recurring work on the ledger: partitions ahead of time, prices, its own checks; and old idempotent replies."""
+"""Recurring work on the ledger: partitions, prices, its own checks, canaries by its figures; what is kept a while."""
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from datetime import timedelta
@@ -12,7 +11,7 @@ from django.conf import settings
 
 from conduit.core import clock
 from conduit.core.models import IdempotentCall, IdempotentReply
-from usage import partitions, price_sync, representations
+from usage import partitions, price_sync, representations, rotation_watch, status, stored_responses
 from usage.verification import verify
 
 logger = logging.getLogger("conduit.usage")
@@ -42,10 +41,7 @@ def verify_ledger() -> None:
         if not check.ok:
             logger.error("ledger check %s: %d wrong, such as %s", check.name, check.wrong, check.examples[:1])
     path = settings.CONDUIT_HOME / "run" / "ledger.json"
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps({**representations.verification_body(found), "time": time.time()}))
-    temporary.replace(path)
+    status.replace(path, {**representations.verification_body(found), "time": time.time()})
 
 
 @shared_task(name="usage.tasks.drop_old_replies")  # type: ignore[untyped-decorator]  # Celery has no types
@@ -55,3 +51,16 @@ def drop_old_replies() -> None:
     dropped = sum(rows.objects.filter(created_at__lt=before).delete()[0] for rows in (IdempotentReply, IdempotentCall))
     if dropped:
         logger.info("%d idempotent replies dropped", dropped)
+
+
+@shared_task(name="usage.tasks.drop_old_responses")  # type: ignore[untyped-decorator]  # Celery has no types
+def drop_old_responses() -> None:
+    """Stored answers of /v1/responses that are past CONDUIT_RESPONSES_RETENTION_DAYS. Safe to repeat."""
+    if dropped := stored_responses.drop_old(settings.RESPONSES_RETENTION_DAYS):
+        logger.info("%d stored responses dropped", dropped)
+
+
+@shared_task(name="usage.tasks.watch_rotations")  # type: ignore[untyped-decorator]  # Celery has no types
+def watch_rotations() -> None:
+    """Moves automatic canaries on or back. One short query where there is none; safe to repeat."""
+    rotation_watch.watch()

@@ -28,6 +28,8 @@ ORDER = {
     "customer": "Customer",
     "rate": "Rates",
     "candidates": "Candidates",
+    "breaker": "Breaker",
+    "context": "Context window",
     "price": "Price",
     "worst_case": "Worst case",
     "budget": "Budgets",

@@ -184,6 +184,7 @@ def resolve(attempt: UUID, *, actor: Actor, cost_nanos: int, from_invoice: bool 
         raise InvalidInput("cost_usd", f"Must be from 0 to {format_usd(MAX_COST)}.", "out_of_range")
     try:
         with transaction.atomic():
+            audit.lock()
             row = UncertainAttempt.objects.select_for_update().filter(pk=attempt).first()
             if row is None:
                 raise NotFound("There is no such uncertain attempt.")

@@ -1,9 +1,8 @@
-"""The management API's tokens, users and audit log."""
+"""The management API's tokens and users."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -31,8 +30,6 @@ from conduit.core.api import (
 )
 from conduit.core.clock import now, rfc3339
 from conduit.core.errors import InvalidInput, NotFound
-from conduit.core.fields import parse_time
-from conduit.core.models import AuditEntry
 
 
 def parse_id(value: object) -> UUID:
@@ -119,18 +116,6 @@ class UserCreated(UserOutput):
     password = serializers.CharField(help_text="generated; this is the only time it is shown")
 
 
-class AuditOutput(serializers.Serializer[Any]):
-    id = serializers.CharField()
-    time = RFC3339Field()
-    actor = serializers.DictField(child=serializers.CharField())
-    action = serializers.CharField()
-    object = serializers.DictField(child=serializers.CharField())
-    team = serializers.UUIDField(allow_null=True)
-    before = serializers.DictField(allow_null=True)
-    after = serializers.DictField(allow_null=True)
-    request_id = serializers.CharField()
-
-
 def _token(row: ManagementToken) -> dict[str, Any]:
     state = "active"
     if row.revoked_at is not None:
@@ -167,20 +152,6 @@ def _users(rows: Sequence[User]) -> list[dict[str, Any]]:
 
 def _user_version(body: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in body.items() if name not in ("last_sign_in_at", "password")}
-
-
-def _entry(row: AuditEntry) -> dict[str, Any]:
-    return {
-        "id": str(row.id),
-        "time": rfc3339(row.time),
-        "actor": {"kind": row.actor_kind, "id": row.actor_id, "name": row.actor_name},
-        "action": row.action,
-        "object": {"kind": row.object_kind, "id": row.object_id, "name": row.object_name},
-        "team": str(row.team_id) if row.team_id else None,
-        "before": row.before,
-        "after": row.after,
-        "request_id": row.request_id,
-    }
 
 
 class Tokens(ResourceView):
@@ -246,39 +217,3 @@ class OneUser(ResourceView):
         if user is None:
             raise NotFound("")
         return user
-
-
-class Audit(ResourceView):
-    resource = "audit"
-    query = frozenset({"actor", "action", "kind", "object", "from", "to"})
-
-    @described(
-        "Read the audit log, newest first",
-        response=AuditOutput,
-        many=True,
-        query={
-            "actor": "id of the user or token",
-            "action": "such as key.create",
-            "kind": "of the object, such as key",
-            "object": "id of the object",
-            "from": "RFC 3339, included",
-            "to": "RFC 3339, not included",
-        },
-    )
-    def get(self, request: Request) -> Response:
-        rows = AuditEntry.objects.all()
-        fields = {"actor": "actor_id", "action": "action", "kind": "object_kind", "object": "object_id"}
-        for name, field in fields.items():
-            if name in request.query_params:
-                rows = rows.filter(**{field: request.query_params[name]})
-        for name, lookup in {"from": "time__gte", "to": "time__lt"}.items():
-            if name in request.query_params:
-                rows = rows.filter(**{lookup: _instant(name, request.query_params[name])})
-        return page(request, rows, serialize=_entry)
-
-
-def _instant(name: str, text: str) -> datetime:
-    try:
-        return parse_time(text)
-    except InvalidInput as error:
-        raise InvalidInput(name, error.detail, error.code) from None

@@ -80,6 +80,12 @@ def names_only(actor: Actor) -> bool:
     return actor.role == Role.ANALYST
 
 
+def demand_whole(actor: Actor, what: str) -> None:
+    """Raises Forbidden for an actor who sees names only."""
+    if names_only(actor):
+        raise Forbidden(f"The role {actor.role} may see only what keys are called, not {what}.")
+
+
 def in_scope(actor: Actor, team_id: UUID | None) -> bool:
     """Whether an object of this team (None: of no team) is the actor's to see or change."""
     return actor.teams is None or team_id in actor.teams

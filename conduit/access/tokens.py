@@ -63,6 +63,7 @@ def revoke_token(token: ManagementToken, *, actor: Actor) -> None:
     """For good. Doing it twice changes nothing."""
     permissions.demand(actor, "tokens")
     with transaction.atomic():
+        audit.lock()
         token = ManagementToken.objects.select_for_update().get(pk=token.pk)
         _check_role(actor, token.role)
         if token.revoked_at is not None:
@@ -81,19 +82,36 @@ def _record(token: ManagementToken, actor: Actor, action: str, after: dict[str, 
 
 
 def find_token(raw: str) -> ManagementToken | None:
-    """The live token of this text. A malformed one costs no query; everything else costs the same work."""
+    """The live token of this text. A malformed one costs no query; an unknown one costs what a wrong secret costs."""
+    token = whose(raw)
+    if token is None or not is_live(token):
+        return None
+    _repepper(token, raw)
+    return token
+
+
+def whose(raw: str) -> ManagementToken | None:
+    """The token of this text, live or not. Its row is read only once the secret is known to be right."""
     public_id = raw_keys.public_id(raw_keys.MANAGEMENT_TOKEN, raw)
     if public_id is None:
         return None
-    token = ManagementToken.objects.filter(public_id=public_id).first()
-    _, pepper = keyring.purpose_key(PEPPER, token.pepper_version if token else None)
-    expected = bytes(token.digest) if token else _NOBODY
-    genuine = raw_keys.same(raw_keys.digest(raw, pepper), expected)
-    if not genuine or token is None or token.revoked_at is not None:
-        return None
-    if token.expires_at is not None and token.expires_at <= now():
-        return None
-    return token
+    found = ManagementToken.objects.filter(public_id=public_id)
+    stored = found.values_list("pepper_version", "digest").first()
+    _, pepper = keyring.purpose_key(PEPPER, stored[0] if stored else None)
+    genuine = raw_keys.same(raw_keys.digest(raw, pepper), bytes(stored[1]) if stored else _NOBODY)
+    return found.first() if genuine else None
+
+
+def is_live(token: ManagementToken) -> bool:
+    return token.revoked_at is None and (token.expires_at is None or token.expires_at > now())
+
+
+def _repepper(token: ManagementToken, raw: str) -> None:
+    """A digest under an older pepper moves to the newest one when its token is used."""
+    version, pepper = keyring.purpose_key(PEPPER)
+    if token.pepper_version < version:
+        fresh = raw_keys.digest(raw, pepper)
+        ManagementToken.objects.filter(pk=token.pk, digest=token.digest).update(digest=fresh, pepper_version=version)
 
 
 def note_use(token: ManagementToken) -> None:

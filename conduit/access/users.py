@@ -51,6 +51,7 @@ def create_user(
     user.set_password(password.reveal())
     try:
         with transaction.atomic():
+            audit.lock()
             user.save(force_insert=True)
             teams.put(user, in_teams)
             audit.record(
@@ -66,7 +67,7 @@ def update_user(user: User, *, actor: Actor, **changes: Unpack[UserChanges]) -> 
     permissions.demand(actor, "users")
     with transaction.atomic():
         owners = lock_owners()
-        user = owners.get(user.pk) or User.objects.select_for_update().get(pk=user.pk)
+        user = owners.get(user.pk) or User.objects.select_for_update(no_key=True).get(pk=user.pk)
         before = describe(user, teams.of_user(user))
         _check_rank(actor, user.role)
         if "name" in changes:
@@ -92,7 +93,9 @@ def update_user(user: User, *, actor: Actor, **changes: Unpack[UserChanges]) -> 
 
 def lock_owners() -> dict[UUID, User]:
     """All owners, locked in one order: two owners demoting each other at once must not leave none."""
-    return {row.pk: row for row in User.objects.select_for_update().filter(role=Role.OWNER).order_by("pk")}
+    audit.lock()
+    # No lock on the ids: rows that name a user are written meanwhile.
+    return {row.pk: row for row in User.objects.select_for_update(no_key=True).filter(role=Role.OWNER).order_by("pk")}
 
 
 def set_password(user: User, *, actor: Actor, password: Secret) -> None:
@@ -101,8 +104,9 @@ def set_password(user: User, *, actor: Actor, password: Secret) -> None:
         permissions.demand(actor, "users")
         _check_rank(actor, user.role)
     check_password(password, user)
+    user.set_password(password.reveal())  # slow on purpose: before anybody waits for the lock
     with transaction.atomic():
-        user.set_password(password.reveal())
+        audit.lock()
         user.save(update_fields=["password"])
         audit.record(actor=actor, action="user.password", kind="user", id=user.id, name=user.email)
 

@@ -1,80 +1,104 @@
-"""`conduit chat MODEL TEXT`: one question through the gateway, as any client application would ask it."""
+"""`conduit chat MODEL [TEXT]`: a question, or a conversation, through the gateway as any client application would."""
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from typing import Annotated, Any
 
-import httpx
 import typer
 
-from conduit.cli.output import Json
-from conduit.cli.providers import read_secret
-from conduit.core.errors import ConduitError, ConfigurationError
+from conduit.cli.gateway_access import AskForKey, Url, explained, reach
+from conduit.cli.output import Json, emit
+from conduit.client import Answer, CallFailed, Model
+from conduit.core.errors import ConfigurationError
 
 app = typer.Typer(help="Ask a model through the gateway.")
-VARIABLE = "CONDUIT_KEY"
-SECONDS = 300.0
-
-
-class ChatFailed(ConduitError):
-    """The gateway refused, or could not be reached."""
 
 
 @app.command()
-def chat(
+def chat(  # noqa: PLR0913 (each is an option of the command)
     model: Annotated[str, typer.Argument(help="A route, as in `conduit routes list`.")],
-    text: Annotated[str, typer.Argument(help="What to ask.")],
-    key: Annotated[bool, typer.Option("--key", help=f"Ask for the virtual key even if {VARIABLE} is set.")] = False,
-    url: Annotated[str, typer.Option(help="The gateway, unless it is this machine's own.")] = "",
+    text: Annotated[str, typer.Argument(help="What to ask. Without it: a conversation, until an empty line.")] = "",
+    system: Annotated[str, typer.Option(help="How the model shall behave.")] = "",
+    stream: Annotated[
+        bool | None, typer.Option(help="Print the answer as it comes. On a terminal that is the default.")
+    ] = None,
+    key: AskForKey = False,
+    url: Url = "",
     as_json: Json = False,
 ) -> None:
-    """Print the answer, and on standard error what it cost. The key: CONDUIT_KEY, standard input, or a prompt."""
-    raw = "" if key else os.environ.get(VARIABLE, "").strip()
-    raw = raw or read_secret("virtual key")
-    if not raw:
-        raise ConfigurationError(f"There is no virtual key: set {VARIABLE} or give it on standard input.")
-    body: dict[str, object] = {"model": model, "messages": [{"role": "user", "content": text}]}
-    answer = _post(f"{(url or _own_url()).rstrip('/')}/v1/chat/completions", raw, body)
-    document = _read(answer)
-    if as_json:
-        typer.echo(json.dumps(document, indent=2))
-        return
-    typer.echo(document["choices"][0]["message"].get("content") or "")
-    spent = answer.headers.get("x-conduit-cost-usd", "?")
-    sys.stderr.write(f"[{answer.headers.get('x-conduit-provider', '?')}, ${spent}]\n")
+    """Print the answer, and on standard error what it took. The key: CONDUIT_KEY, standard input, or a prompt."""
+    messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
+    streamed = not as_json and (sys.stdout.isatty() if stream is None else stream)
+    with reach(model, key=key, url=url) as reached:
+        if text:
+            _ask(reached, [*messages, {"role": "user", "content": text}], streamed=streamed, as_json=as_json)
+        elif sys.stdin.isatty() and not as_json:
+            _converse(reached, messages)
+        else:
+            raise ConfigurationError("There is nothing to ask: give the text, or start a conversation on a terminal.")
 
 
-def _own_url() -> str:
-    from conduit import settings  # noqa: PLC0415 (reads the environment; not needed with --url)
-
-    host = settings.CONDUIT_HOST
-    if host in ("0.0.0.0", "::"):  # noqa: S104 (compared, not bound)
-        host = "127.0.0.1"
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.CONDUIT_PORT}"
-
-
-def _post(url: str, raw: str, body: dict[str, object]) -> httpx.Response:
+def _ask(model: Model, messages: list[dict[str, Any]], *, streamed: bool, as_json: bool = False) -> Answer:
     try:
-        with httpx.Client(timeout=SECONDS, trust_env=False) as client:
-            return client.post(url, json=body, headers={"authorization": f"Bearer {raw}"})
-    except httpx.ConnectError:
-        raise ChatFailed(f"The gateway cannot be reached at {url}. Start it with `make up`, or give --url.") from None
-    except (httpx.HTTPError, httpx.InvalidURL, UnicodeEncodeError) as error:
-        raise ChatFailed(f"The gateway did not answer: {type(error).__name__}") from None
+        answer = _printed(model, messages) if streamed else model.call(messages)
+    except CallFailed as error:
+        raise explained(error) from None
+    if not streamed:
+        emit(_body(answer), [answer.text], as_json=as_json)
+    if not as_json:
+        sys.stderr.write(f"[{', '.join(_took(answer))}]\n")
+    return answer
 
 
-def _read(answer: httpx.Response) -> dict[str, Any]:
-    """The answer's document. Raises ChatFailed with the gateway's own words for an error."""
-    try:
-        document = answer.json()
-    except ValueError:
-        raise ChatFailed(f"The gateway answered {answer.status_code} without JSON.") from None
-    if answer.status_code >= 400:
-        error = document.get("error", {}) if isinstance(document, dict) else {}
-        raise ChatFailed(f"{error.get('message', 'refused')} ({answer.status_code} {error.get('code', '')})")
-    if not isinstance(document, dict) or not document.get("choices"):
-        raise ChatFailed("The gateway answered without a choice.")
-    return document
+def _printed(model: Model, messages: list[dict[str, Any]]) -> Answer:
+    stream = model.stream(messages)
+    for piece in stream:
+        typer.echo(piece, nl=False)
+    typer.echo()
+    assert stream.answer is not None
+    return stream.answer
+
+
+def _converse(model: Model, messages: list[dict[str, Any]]) -> None:
+    """What was said before goes along with each question. A question that failed is forgotten."""
+    while True:
+        try:
+            text = input("> ").strip()
+        except (EOFError, KeyboardInterrupt):
+            return
+        if not text:
+            return
+        asked = [*messages, {"role": "user", "content": text}]
+        try:
+            answer = _ask(model, asked, streamed=True)
+        except CallFailed as error:
+            sys.stderr.write(f"{error}\n")
+            continue
+        except KeyboardInterrupt:
+            sys.stderr.write("\n[stopped]\n")
+            continue
+        messages = [*asked, {"role": "assistant", "content": answer.text}]
+
+
+def _took(answer: Answer) -> list[str]:
+    usage, spent = answer.usage, answer.headers.get("x-conduit-cost-usd")
+    parts = [answer.headers.get("x-conduit-provider", "?")]
+    if usage is not None:
+        parts.append(f"{usage.input_tokens} + {usage.output_tokens} tokens")
+    return [*parts, f"${spent}"] if spent else parts
+
+
+def _body(answer: Answer) -> dict[str, Any]:
+    usage = answer.usage
+    return {
+        "text": answer.text,
+        "finish": answer.finish,
+        "model": answer.headers.get("x-conduit-model", answer.model),
+        "provider": answer.headers.get("x-conduit-provider", ""),
+        "request_id": answer.headers.get("x-request-id", ""),
+        "cost_usd": answer.headers.get("x-conduit-cost-usd"),
+        "input_tokens": usage.input_tokens if usage else None,
+        "output_tokens": usage.output_tokens if usage else None,
+        "tool_calls": [{"id": call.id, "name": call.name, "arguments": call.arguments} for call in answer.tool_calls],
+    }

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed (one line on standard error), 2 wrong usage.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 from typing import Any
@@ -21,19 +22,24 @@ COMMANDS = (
     "up",
     "doctor",
     "providers",
+    "credentials",
     "routes",
     "models",
     "chat",
+    "batch",
     "tokens",
     "keys",
     "teams",
     "budgets",
     "users",
+    "kek",
     "usage",
     "ledger",
+    "audit",
     "uncertain",
     "leases",
     "prices",
+    "secrets",
 )
 
 
@@ -62,17 +68,17 @@ def root() -> None:
     """Conduit: a gateway between your applications and the LLM providers you pay."""
 
 
-def django_ready() -> None:
-    """Sets Django up for a command that needs the database. Raises ConfigurationError when there is none to talk to."""
+def django_ready(*, database: bool = True) -> None:
+    """Sets Django up for a command. Raises ConfigurationError when it needs the database and has none to talk to."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "conduit.settings")
     import django  # noqa: PLC0415 (`up` and every help text work without it)
     from django.conf import settings  # noqa: PLC0415
 
     from conduit.core.logs import configure  # noqa: PLC0415
 
-    if not settings.DATABASE_URL:
+    if database and not settings.DATABASE_URL:
         raise ConfigurationError("Conduit is not running: start it with `make up`, or set DATABASE_URL.")
-    configure()
+    configure(least=logging.WARNING)  # a command says what it did by itself
     django.setup()
 
 

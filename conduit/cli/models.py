@@ -1,31 +1,63 @@
-"""`conduit models list`: the catalogue."""
+"""`conduit models list|catalogue`: what the providers serve, and what is known of vendors' models."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import typer
 
 from conduit.cli.main import django_ready
 from conduit.cli.output import Json, emit
 
-app = typer.Typer(help="The catalogue of vendors' models.", no_args_is_help=True)
-
-
-@app.callback()
-def group() -> None:
-    """The catalogue of vendors' models."""
+app = typer.Typer(help="Models: what the providers list, and the catalogue.", no_args_is_help=True)
+Name = Annotated[str, typer.Option(help="Only names that contain this.")]
 
 
 @app.command("list")
 def show(
-    vendor: Annotated[str, typer.Option(help="Only of this vendor, such as openai.")] = "",
-    name: Annotated[str, typer.Option(help="Only names that contain this.")] = "",
+    provider: Annotated[str, typer.Option(help="Only of this provider, by name or id.")] = "",
+    name: Name = "",
     as_json: Json = False,
 ) -> None:
-    """List models with vendor, context window and whether they are deprecated."""
+    """Ask each provider for its models. One that fails does not hide the others; exit 1 when there was one."""
     django_ready()
-    from providers.models import CatalogueModel  # noqa: PLC0415 (after django_ready)
+    from providers.listing import listed_models  # noqa: PLC0415 (after django_ready, here and below)
+    from providers.models import Provider  # noqa: PLC0415
+    from providers.providers import find  # noqa: PLC0415
+
+    asked = [find(provider)] if provider else list(Provider.objects.filter(enabled=True).order_by("name"))
+    found = [
+        {
+            "provider": listed.provider.name,
+            "kind": listed.provider.kind,
+            "problem": listed.problem,
+            "models": [model for model in listed.models if name.lower() in model.lower()],
+        }
+        for listed in listed_models(asked)
+    ]
+    emit(found, (line for group in found for line in _group(group)), as_json=as_json)
+    if any(group["problem"] for group in found):
+        raise typer.Exit(1)
+
+
+def _group(group: dict[str, Any]) -> Iterator[str]:
+    yield f"{group['provider']} ({group['kind']})"
+    if group["problem"]:
+        yield f"  failed: {group['problem']}"
+    for model in group["models"]:
+        yield f"  {model}"
+
+
+@app.command()
+def catalogue(
+    vendor: Annotated[str, typer.Option(help="Only of this vendor, such as openai.")] = "",
+    name: Name = "",
+    as_json: Json = False,
+) -> None:
+    """List the catalogue's models with vendor, context window and whether they are deprecated."""
+    django_ready()
+    from providers.models import CatalogueModel  # noqa: PLC0415
     from providers.representations import model_body  # noqa: PLC0415
 
     rows = CatalogueModel.objects.order_by("vendor", "name").filter(name__icontains=name)

@@ -28,10 +28,11 @@ def diff(as_json: Json = False) -> None:
 
 def _synced(*, dry_run: bool, as_json: bool) -> None:
     django_ready()
-    from conduit.core.clock import rfc3339  # noqa: PLC0415 (needs Django)
+    from conduit.core.actor import COMMAND_LINE  # noqa: PLC0415 (needs Django)
+    from conduit.core.clock import rfc3339  # noqa: PLC0415
     from usage.price_sync import sync_prices  # noqa: PLC0415
 
-    done = sync_prices(dry_run=dry_run)
+    done = sync_prices(actor=COMMAND_LINE, dry_run=dry_run)
     changes = [
         {
             "vendor": change.vendor,

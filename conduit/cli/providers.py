@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from conduit.cli.credential_sources import From, read_fields
 from conduit.cli.main import django_ready
 from conduit.cli.output import Json, emit
 from conduit.core.actor import COMMAND_LINE
-from conduit.core.errors import ConduitError
+from conduit.core.errors import ConduitError, Conflict
+
+if TYPE_CHECKING:
+    from providers.credentials import Outcome
 
 app = typer.Typer(help="Providers and their credentials.", no_args_is_help=True)
 
@@ -40,9 +44,10 @@ def show(as_json: Json = False) -> None:
     """List providers with the health of their credentials."""
     django_ready()
     from providers.models import Provider  # noqa: PLC0415
-    from providers.representations import credential_body, provider_body  # noqa: PLC0415
+    from providers.representations import PREFETCH, credential_body, provider_body  # noqa: PLC0415
 
-    rows = Provider.objects.order_by("name").prefetch_related("credentials__versions__fields", "credentials__provider")
+    parts = ["credentials__provider", *(f"credentials__{name}" for name in PREFETCH)]
+    rows = Provider.objects.order_by("name").prefetch_related(*parts)
     found = [
         {**provider_body(row), "credentials": [credential_body(credential) for credential in row.credentials.all()]}
         for row in rows
@@ -59,12 +64,17 @@ def add(  # noqa: PLR0913 (each is an option of the command)
     name: Annotated[str, typer.Argument(help="How Conduit calls it.")],
     kind: Annotated[str, typer.Option(help="One of `conduit providers kinds`.")],
     base_url: Annotated[str, typer.Option(help="Where it lives, unless at the kind's own address.")] = "",
+    region: Annotated[str, typer.Option(help="The region it is called in, where the kind has regions.")] = "",
     option: Annotated[list[str] | None, typer.Option(help="NAME=VALUE as the kind names it; JSON for objects.")] = None,
     credential: Annotated[str, typer.Option(help="Name of its first credential.")] = "main",
+    source: From = None,
     verify: Annotated[bool, typer.Option(help="Prove the credential by a real call first.")] = True,
+    routes: Annotated[
+        bool, typer.Option("--routes", help="Add routes such as gpt-* for the models it serves.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Add a provider with its first credential, whose secret is read from standard input or a prompt.
+    """Add a provider with its first credential, whose secret is read from standard input or a prompt, or by reference.
 
     Several fields: a JSON object on standard input. Nothing is saved unless the provider takes the credential.
     """
@@ -72,25 +82,35 @@ def add(  # noqa: PLR0913 (each is an option of the command)
     django_ready()
     from conduit.core.fields import parse_choice  # noqa: PLC0415
     from providers.adapters.registry import KINDS  # noqa: PLC0415
-    from providers.credentials import parse_fields  # noqa: PLC0415
     from providers.onboarding import NewCredential, add_with_credential  # noqa: PLC0415
     from providers.providers import field  # noqa: PLC0415
     from providers.representations import credential_body, provider_body  # noqa: PLC0415
+    from providers.secret_fields import parse_fields  # noqa: PLC0415
     from providers.verification import VerificationFailed  # noqa: PLC0415
 
     row = KINDS[field("kind", parse_choice, kind, list(KINDS))]
-    fields = parse_fields(row, fields=_fields([spec.name for spec in row.fields]))
+    fields = parse_fields(row, fields=read_fields([spec.name for spec in row.fields], source))
     try:
         made = add_with_credential(
             actor=COMMAND_LINE,
-            provider={"name": name, "kind": kind, "base_url": base_url, "options": options},
+            provider={"name": name, "kind": kind, "base_url": base_url, "region": region, "options": options},
             credential=NewCredential(credential, fields, verify),
+            with_routes=routes,
         )
     except VerificationFailed as refused:  # the command was used rightly: it failed
         raise ConduitError(f"{refused.detail} {refused.guidance}".rstrip()) from None
     body = {**provider_body(made), "credentials": [credential_body(part) for part in made.credentials.all()]}
+    if routes:
+        body["routes"] = list(made.targets.values_list("route__name", flat=True).order_by("route__name"))
     proof = "verified" if verify else "not verified"
-    emit(body, [f"{name}: added with credential {credential} ({proof})"], as_json=as_json)
+    emit(
+        body,
+        [
+            f"{name}: added with credential {credential} ({proof})",
+            *(f"route {name}" for name in body.get("routes", [])),
+        ],
+        as_json=as_json,
+    )
 
 
 def _pair(text: str) -> tuple[str, Any]:
@@ -105,34 +125,43 @@ def _pair(text: str) -> tuple[str, Any]:
         raise typer.BadParameter(f"{name} is not JSON", param_hint="--option") from None
 
 
-def _fields(names: list[str]) -> dict[str, Any]:
-    """The credential's fields: asked one by one on a terminal, else one text, or a JSON object for several."""
-    if sys.stdin.isatty() or len(names) == 1:
-        return {name: read_secret(name) for name in names}
-    try:
-        found = json.loads(read_secret("fields"))
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise typer.BadParameter(f"standard input must be a JSON object with {', '.join(names)}")
-    return found
-
-
 @app.command("test")
-def check(name: Annotated[str, typer.Argument(help="Name or id of the provider.")], as_json: Json = False) -> None:
-    """Call a provider with each of its credentials; exit 1 when one fails."""
+def check(
+    name: Annotated[
+        str, typer.Argument(help="Name or id of the provider. Without it: every one that is enabled.")
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Call a provider, or all, with each of its credentials; exit 1 when one fails. One that fails hides no other."""
     django_ready()
     from providers.credentials import verify_all  # noqa: PLC0415
+    from providers.models import Provider  # noqa: PLC0415
     from providers.providers import find  # noqa: PLC0415
     from providers.representations import verified_body  # noqa: PLC0415
 
-    outcomes = verify_all(find(name), actor=COMMAND_LINE)
-    lines = [
-        f"{outcome.credential.name:<24} ok     {len(outcome.models)} models, {outcome.latency_ms} ms"
-        if outcome.ok
-        else f"{outcome.credential.name:<24} failed {outcome.detail} {outcome.guidance}".rstrip()
-        for outcome in outcomes
-    ]
-    emit(verified_body(outcomes), lines, as_json=as_json)
-    if not all(outcome.ok for outcome in outcomes):
+    if name:
+        outcomes = verify_all(find(name), actor=COMMAND_LINE)
+        emit(verified_body(outcomes), [_outcome(outcome) for outcome in outcomes], as_json=as_json)
+        failed = not all(outcome.ok for outcome in outcomes)
+    else:
+        bodies, lines, failed = [], [], False
+        for provider in Provider.objects.filter(enabled=True).order_by("name"):
+            found: list[Outcome] = []
+            problem = ""
+            try:
+                found = verify_all(provider, actor=COMMAND_LINE)
+            except Conflict as error:
+                problem = str(error)
+            failed = failed or bool(problem) or not all(outcome.ok for outcome in found)
+            bodies.append({"provider": provider.name, "problem": problem, **verified_body(found)})
+            lines += [provider.name, *(f"  {_outcome(outcome)}" for outcome in found)]
+            lines += [f"  failed {problem}"] if problem else []
+        emit(bodies, lines, as_json=as_json)
+    if failed:
         raise typer.Exit(1)
+
+
+def _outcome(outcome: Outcome) -> str:
+    if outcome.ok:
+        return f"{outcome.credential.name:<24} ok     {len(outcome.models)} models, {outcome.latency_ms} ms"
+    return f"{outcome.credential.name:<24} failed {outcome.detail} {outcome.guidance}".rstrip()

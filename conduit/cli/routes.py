@@ -31,8 +31,15 @@ def show(as_json: Json = False) -> None:
 
 @app.command()
 def add(
-    name: Annotated[str, typer.Argument(help="The name callers use as model.")],
-    target: Annotated[list[str], typer.Option(help="PROVIDER=MODEL[,weight=N][,priority=N]; repeat for more.")],
+    name: Annotated[
+        str, typer.Argument(help="The name callers use as model, or a pattern such as claude-* or openai/*.")
+    ],
+    target: Annotated[
+        list[str],
+        typer.Option(
+            help="PROVIDER=MODEL[,weight=N][,priority=N]; repeat for more. MODEL * asks for the caller's own name."
+        ),
+    ],
     strategy: Annotated[str, typer.Option(help="priority or weighted")] = "priority",
     timeout: Annotated[int | None, typer.Option(help="Seconds for the whole answer.")] = None,
     as_json: Json = False,

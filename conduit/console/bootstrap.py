@@ -44,6 +44,7 @@ def bootstrap() -> list[str]:
     """
     lines = [f"console: {_console_url()}"]
     with transaction.atomic():
+        audit.lock()
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(hashtext('conduit first run'))")
         if User.objects.exists():

@@ -38,6 +38,7 @@ def shell(request: HttpRequest) -> dict[str, Any]:
     if isinstance(user, User):
         actor = actor_of_user(user)
         context["may_write"] = may(actor, "keys", write=True)
+        context["may_audit"] = may(actor, "audit", write=False)
         context["may_configure"] = may(actor, "providers", write=True)
         # A part of a page needs no sidebar; going back to a page that htmx left asks for the whole of it.
         if not request.headers.get("HX-Request") or request.headers.get("HX-History-Restore-Request"):

@@ -17,8 +17,9 @@ from conduit.core.actor import Actor
 from conduit.core.errors import NotFound
 from keys.models import KeyState, VirtualKey
 from providers.adapters.registry import KINDS
-from providers.models import Credential, Provider, Route
+from providers.models import Credential, Provider
 from providers.providers import SANDBOX
+from providers.routes import callable_names
 from usage import log
 
 WATCHED = timedelta(minutes=10)
@@ -46,8 +47,8 @@ def first_run(request: HttpRequest, actor: Actor) -> HttpResponse:
 
 
 def _model() -> str:
-    names = Route.objects.filter(enabled=True).order_by("name").values_list("name", flat=True)
-    return snippets.FIRST_MODEL if snippets.FIRST_MODEL in names else names.first() or "MODEL"
+    names = callable_names()
+    return snippets.FIRST_MODEL if snippets.FIRST_MODEL in names else next(iter(names), "MODEL")
 
 
 def _steps(actor: Actor) -> list[dict[str, Any]]:

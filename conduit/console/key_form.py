@@ -1,4 +1,4 @@
-"""The form that creates a key: what was typed, as the fields of `POST /api/v1/keys`, and what is wrong with it.
+"""The form of a key: what was typed, as the fields of `POST /api/v1/keys` or of a PATCH, and what is wrong with it.
 
 Rules live in keys.constraints and keys.budget_specs; here text becomes values, and each refusal finds its field.
 """
@@ -8,32 +8,54 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import Any
 
 from django.http import QueryDict
 
 from conduit.console import budget_form
 from conduit.core import clock, wording
+from conduit.core.actor import Actor
 from conduit.core.errors import InvalidInput
 from keys import constraints
 from keys.budget_specs import BudgetSpec
+from keys.delegation import find_parent, find_user
+from keys.models import VirtualKey
+from keys.teams import find_team
 
-PLAIN = ("name", "owner", "rpm", "tpm", "max_parallel", "max_output_tokens", "expires_at", "tags", "models")
-NUMBERS = ("rpm", "tpm", "max_parallel", "max_output_tokens")
-ENDPOINTS = (
-    ("chat", "Chat completions"),
-    ("messages", "Messages (Anthropic)"),
-    ("generate", "Generate content (Gemini)"),
-    ("embeddings", "Embeddings"),
-    ("models", "List of models"),
+PLAIN = (
+    "name",
+    "owner",
+    "kind",
+    "user",
+    "parent",
+    "rpm",
+    "tpm",
+    "max_parallel",
+    "max_output_tokens",
+    "expires_at",
+    "tags",
+    "models",
 )
+NUMBERS = ("rpm", "tpm", "max_parallel", "max_output_tokens")
+_TITLES = {
+    "chat": "Chat completions",
+    "messages": "Messages (Anthropic)",
+    "generate": "Generate content (Gemini)",
+    "models": "List of models",
+}
+# All there are: a form without one of them would take it away from the key that it is saved for.
+ENDPOINTS = tuple((name, _TITLES.get(name, name.replace("_", " ").capitalize())) for name in constraints.ENDPOINTS)
 LABELS = {
     "name": "Name",
     "team": "Team",
     "owner": "Owner",
+    "kind": "Kind",
+    "user": "User",
+    "parent": "Parent key",
     "tags": "Tags",
     "models": "Other models",
     "ip_allowlist": "Source addresses",
@@ -60,6 +82,15 @@ class KeyForm:
     specs: list[BudgetSpec] = field(default_factory=list)
     errors: dict[str, str] = field(default_factory=dict)
 
+    def lists(self) -> dict[str, list[str]]:
+        """The fields that have several members; an empty one limits nothing."""
+        return {
+            "models": [*self.routes, *_split(self.values["models"])],
+            "endpoints": self.endpoints,
+            "ip_allowlist": _split(self.values["ip_allowlist"]),
+            "tags": _split(self.values["tags"]),
+        }
+
 
 def blank(route: str = "") -> KeyForm:
     """An empty form; the preview reads it too."""
@@ -78,12 +109,11 @@ def read(post: QueryDict) -> KeyForm:
         post.getlist("endpoint")[:32],
     )
     _put(form, "name", form.values["name"])
-    if form.values["owner"]:
-        _put(form, "owner", form.values["owner"])
-    models = [*form.routes, *_split(form.values["models"])]
-    lists = {"models": models, "endpoints": form.endpoints}
-    lists |= {name: _split(form.values[name]) for name in ("ip_allowlist", "tags")}
-    for name, members in lists.items():
+    for name in ("owner", "kind"):
+        if form.values[name]:
+            _put(form, name, form.values[name])
+    form.body |= {name: form.values[name] for name in ("user", "parent") if form.values[name]}
+    for name, members in form.lists().items():
         if members:
             _put(form, name, members)
     for name in NUMBERS:
@@ -99,6 +129,61 @@ def read(post: QueryDict) -> KeyForm:
     if own.items:
         form.body["budgets"] = own.items
     return form
+
+
+def of_key(key: VirtualKey, routes: Iterable[str], *, parent: str) -> KeyForm:
+    """The form as the key is. `routes` can be ticked on the page, `parent` is how it names the one above."""
+    ticked = [name for name in key.allowed_models if name in set(routes)]
+    numbers = {name: getattr(key, name) for name in NUMBERS}
+    values = {
+        "name": key.name,
+        "team": str(key.team_id or ""),
+        "owner": key.owner,
+        "kind": key.kind,
+        "user": key.user.email if key.user else "",
+        "parent": parent,
+        "expires_at": f"{key.expires_at:%Y-%m-%d}" if key.expires_at else "",
+        "tags": ", ".join(key.tags),
+        "models": ", ".join(name for name in key.allowed_models if name not in ticked),
+        "ip_allowlist": ", ".join(key.ip_allowlist),
+        **{name: "" if number is None else str(number) for name, number in numbers.items()},
+    }
+    return KeyForm(values, [], ticked, list(key.allowed_endpoints))
+
+
+def changes(form: KeyForm, shown: KeyForm) -> dict[str, Any]:
+    """What was typed otherwise than it was shown; emptied fields become null or an empty list.
+
+    What stays as it is is not judged again: an end that has passed may stay while something else is changed.
+    """
+    found: dict[str, Any] = {}
+    for name in ("name", "team", "owner", "kind", "user", "parent", "expires_at", *NUMBERS):
+        if form.values[name] == shown.values[name]:
+            form.errors.pop(name, None)
+        else:
+            found[name] = form.body.get(name, "" if name in ("name", "owner") else None)
+    for name, members in form.lists().items():
+        if set(members) == set(shown.lists()[name]):
+            form.errors.pop(name, None)
+        else:
+            found[name] = members
+    return found
+
+
+def with_places(body: Mapping[str, Any], actor: Actor) -> dict[str, Any]:
+    """The same with the rows that `team`, `user` and `parent` name. Raises InvalidInput of that field."""
+    found = dict(body)
+    places: dict[str, Callable[[object], Any]] = {
+        "team": find_team,
+        "user": partial(find_user, actor=actor),
+        "parent": partial(find_parent, actor=actor),
+    }
+    for name, find in places.items():
+        try:
+            found |= {name: find(found[name])} if name in found else {}
+        except InvalidInput as error:
+            raise InvalidInput(name, error.detail, error.code) from None
+    return found
 
 
 def _put(form: KeyForm, name: str, value: object) -> None:
@@ -143,6 +228,8 @@ def preview(form: KeyForm) -> dict[str, Any]:
         "addresses": ", ".join(form.body.get("ip_allowlist", [])),
         "expires": f"{datetime.fromisoformat(expires):%d %b %Y}".lstrip("0") if expires else "",
         "rates": rates(form.body),
+        "user": form.body.get("user", ""),
+        "parent": form.body.get("parent", ""),
         "problems": [f"{LABELS.get(name, name)}: {detail}" for name, detail in form.errors.items() if name != "name"],
     }
 

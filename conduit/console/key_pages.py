@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Count, Q
+from django.db.models import Count, Prefetch, Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 
 from conduit.access.pages import page
 from conduit.access.permissions import demand_scope, in_scope, may, names_only, scope
-from conduit.console import budget_form, key_form, rate_rows, snippets
+from conduit.console import budget_form, key_form, key_life, rate_rows, snippets
 from conduit.console.budget_rows import Meter, level, meter_of
 from conduit.console.spans import month_name, month_start, today
 from conduit.core import clock, wording
@@ -25,18 +25,20 @@ from keys.entries import DEEPEST_TEAM, RateScope
 from keys.held_now import held_now
 from keys.issuing import create_key
 from keys.models import KeySecret, KeyState, OwnerKind, Team, VirtualKey
-from keys.teams import find_team
+from keys.representation import newest_secrets
 from providers.models import Route
+from providers.routes import callable_names
 from usage import charts, figures, log
 from usage.sums import Sums
 
 PAGE = 100
+SHOWN_ROUTES = 200
 STATES = (("", "All"), ("active", "Active"), ("disabled", "Disabled"), ("revoked", "Revoked"))
 EXPIRY = ((30, "30 days"), (90, "90 days"), (365, "1 year"), (0, "Never"))
 
 
 def masked(secrets: list[KeySecret]) -> str:
-    newest = max(secrets, key=lambda row: row.created_at, default=None)
+    newest = max(secrets, key=lambda row: row.number, default=None)
     return f"cdt_vk_{newest.public_id}…{newest.last_four}" if newest else wording.DASH
 
 
@@ -50,7 +52,9 @@ def _query(request: HttpRequest, **changes: str) -> str:
 
 
 def _matching(request: HttpRequest, actor: Actor) -> Any:
-    rows = scope(VirtualKey.objects.select_related("team").prefetch_related("secrets"), actor)
+    rows = scope(
+        VirtualKey.objects.select_related("team").prefetch_related(Prefetch("secrets", newest_secrets())), actor
+    )
     if state := request.GET.get("state"):
         rows = rows.filter(state=state if state in KeyState.values else "none")
     if q := request.GET.get("q", "").strip()[:200]:
@@ -125,9 +129,9 @@ def _row(key: VirtualKey, limits: list[BudgetState], spent: Sums, at: datetime) 
     }
 
 
-def _form_context(actor: Actor, form: key_form.KeyForm, request: HttpRequest) -> dict[str, Any]:
+def form_context(actor: Actor, form: key_form.KeyForm) -> dict[str, Any]:
+    """What the form needs, whether it creates a key or changes one."""
     return {
-        "crumbs": [{"title": "Keys", "url": reverse("keys")}, {"title": "Create key"}],
         "values": form.values,
         "errors": form.errors,
         "labels": key_form.LABELS,
@@ -136,10 +140,18 @@ def _form_context(actor: Actor, form: key_form.KeyForm, request: HttpRequest) ->
         "endpoints": key_form.ENDPOINTS,
         "chosen_routes": form.routes,
         "chosen_endpoints": form.endpoints,
-        "routes": Route.objects.annotate(size=Count("targets")).order_by("name")[:200],
+        "routes": Route.objects.annotate(size=Count("targets")).order_by("name")[:SHOWN_ROUTES],
         "teams": scope(Team.objects.order_by("name"), actor, "id"),
         "team_free": actor.teams is None,
         "expiry_choices": EXPIRY,
+    }
+
+
+def _create_context(actor: Actor, form: key_form.KeyForm, request: HttpRequest) -> dict[str, Any]:
+    return {
+        **form_context(actor, form),
+        "crumbs": [{"title": "Keys", "url": reverse("keys")}, {"title": "Create key"}],
+        "action": reverse("key-create"),
         "preview": key_form.preview(form),
         "same_as": key_form.same_as(form, snippets.address(request)),
     }
@@ -150,22 +162,20 @@ def key_create(request: HttpRequest, actor: Actor) -> HttpResponse:
     """The form; sent rightly it answers with the one page that shows the secret, sent wrongly with itself (422)."""
     if request.method != "POST":
         form = key_form.blank(request.GET.get("route", "")[:200])
-        return render(request, "keys/create.html", _form_context(actor, form, request))
+        return render(request, "keys/create.html", _create_context(actor, form, request))
     form = key_form.read(request.POST)
     try:
         if not form.errors:
             return _created(request, actor, form)
     except InvalidInput as error:
         form.errors[error.field.partition(".")[0]] = error.detail
-    return render(request, "keys/create.html", _form_context(actor, form, request), status=422)
+    return render(request, "keys/create.html", _create_context(actor, form, request), status=422)
 
 
 def _created(request: HttpRequest, actor: Actor, form: key_form.KeyForm) -> HttpResponse:
-    body = dict(form.body)
-    team = find_team(body.pop("team", None))
-    key, raw = create_key(actor=actor, team=team, **body)
+    key, raw = create_key(actor=actor, **key_form.with_places(form.body, actor))
     base, model = snippets.address(request), next((m for m in key.allowed_models if "*" not in m), "")
-    model = model or Route.objects.order_by("name").values_list("name", flat=True).first() or "MODEL"
+    model = model or next(iter(callable_names()), "MODEL")
     context = {
         "crumbs": [{"title": "Keys", "url": reverse("keys")}, {"title": key.name}],
         "raw": raw.reveal(),
@@ -198,9 +208,10 @@ def _above(teams: list[Team], at: datetime) -> list[Meter]:
     return [meter_of(state, f"Team {team.name}") for team in teams for state in own[team.id]]
 
 
-def _rates(key: VirtualKey, teams: list[Team]) -> list[dict[str, Any]]:
+def _rates(key: VirtualKey, parents: list[VirtualKey], teams: list[Team]) -> list[dict[str, Any]]:
     """What is used of each rate limit in force on the key, its own first."""
     scopes = [RateScope("key", key.id, "Key", key.rpm, key.tpm, key.max_parallel)]
+    scopes += [RateScope("parent", one.id, f"Parent {one.name}", one.rpm, one.tpm, one.max_parallel) for one in parents]
     scopes += [RateScope("team", team.id, f"Team {team.name}", team.rpm, team.tpm, team.max_parallel) for team in teams]
     return rate_rows.rows(scopes)
 
@@ -221,7 +232,7 @@ def key_budget_row(request: HttpRequest, actor: Actor) -> HttpResponse:
 
 
 def _find(actor: Actor, key_id: UUID) -> VirtualKey:
-    key = VirtualKey.objects.select_related("team").prefetch_related("secrets").filter(id=key_id).first()
+    key = VirtualKey.objects.select_related("team", "user").filter(id=key_id).first()
     if key is None:
         raise NotFound("")
     if actor.teams is not None:
@@ -244,17 +255,22 @@ def key_detail(request: HttpRequest, actor: Actor, key_id: UUID) -> HttpResponse
     starts = figures.day_starts(since, at)
     spend = figures.series(actor, since, starts, key_id=key.id)
     own, teams = _limits(key), _teams(actor, key)
-    above, seen = _above(teams, at), not names_only(actor)
+    seen = not names_only(actor)
+    held = held_now(current(OwnerKind.KEY, key.id, at)) if seen else []
+    life = key_life.life(key, actor, at, held)
+    above = [*key_life.parents_meters(life["parents"], at), *_above(teams, at)]
     labels = [f"{start.day} {start:%b}" for start in starts]
     context = {
         "crumbs": [{"title": "Keys", "url": reverse("keys")}, {"title": key.name}],
         **own,
-        "masked": masked(list(key.secrets.all())),
+        **life,
+        "effective": key_life.effective(key) if seen else None,
+        "masked": masked(list(key.secrets.order_by("-number")[:1])),
         "names_only": not seen,
         "meters": [*own["budgets"], *above],
         "level": level([*own["budgets"], *above]),
-        "held": held_now(current(OwnerKind.KEY, key.id, at)) if seen else [],
-        "rates_now": _rates(key, teams) if seen else [],
+        "held": held,
+        "rates_now": _rates(key, life["parents"], teams) if seen else [],
         "expired": bool(key.expires_at and key.expires_at <= at),
         "may_change": may(actor, "keys", write=True) and in_scope(actor, key.team_id),
         "may_raise": may_raise(actor, OwnerKind.KEY) and in_scope(actor, key.team_id),
@@ -266,7 +282,6 @@ def key_detail(request: HttpRequest, actor: Actor, key_id: UUID) -> HttpResponse
         if spend
         else None,
         "latest": [] if not seen else log.page(actor, log.Filters(since, key=key.id), limit=8).rows,
-        "last_hour": log.count_of_key(key.id, at - timedelta(hours=1)),
         "same_as": _same_as(request, key),
     }
     return render(request, "keys/detail.html", context)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 
+from conduit.access import audit_log
 from conduit.access.pages import page
 from conduit.access.permissions import may, scope
 from conduit.console import provider_pages
@@ -18,14 +20,14 @@ from conduit.core import clock, wording
 from conduit.core.actor import Actor
 from keys.budgets import states
 from keys.models import Budget, KeyState, OwnerKind, VirtualKey
-from providers.models import Credential
+from providers.models import Credential, VersionState
+from providers.reminders import Reminder, reminders
 from usage import charts, figures
 from usage.models import NIL
 from usage.sums import Sums
 
 TOP = 5
 MOST_ITEMS = 8
-SOON = timedelta(days=14)
 LOST = timedelta(days=30)
 
 
@@ -106,7 +108,24 @@ def _top_keys(actor: Actor, since: datetime, whole: Sums) -> list[dict[str, Any]
 def attention(actor: Actor, at: datetime) -> list[dict[str, Any]]:
     """What somebody should look at: credentials that fail or end soon, limits that are nearly reached."""
     items = _credential_items(at) if may(actor, "credentials", write=False) else []
-    return [*items, *_uncertain_items(actor, at), *_budget_items(actor, at)][:MOST_ITEMS]
+    return [*_audit_items(actor), *items, *_uncertain_items(actor, at), *_budget_items(actor, at)][:MOST_ITEMS]
+
+
+def _audit_items(actor: Actor) -> list[dict[str, Any]]:
+    kept = audit_log.last_verification() if may(actor, "audit", write=False) else None
+    if kept is None or kept[0]["ok"]:
+        return []
+    fault = kept[0]["fault"]
+    return [
+        {
+            "kind": "bad",
+            "icon": "shield-check",
+            "name": "The audit log",
+            "url": reverse("audit"),
+            "fact": f"is broken at entry {fault['number']:,}",
+            "detail": fault["detail"],
+        }
+    ]
 
 
 def _uncertain_items(actor: Actor, at: datetime) -> list[dict[str, Any]]:
@@ -127,21 +146,33 @@ def _uncertain_items(actor: Actor, at: datetime) -> list[dict[str, Any]]:
 
 
 def _credential_items(at: datetime) -> list[dict[str, Any]]:
-    items = []
-    for credential in Credential.objects.filter(enabled=True).select_related("provider").order_by("name")[:200]:
-        ends = credential.expires_at
-        if credential.last_error:
-            kind, icon, fact, detail = "bad", "circle-x", "is rejected by its provider", credential.last_error
-        elif ends and ends <= at:
-            kind, icon, fact, detail = "bad", "hourglass", "has expired", credential.provider.name
-        elif ends and ends - at < SOON:
-            kind, icon, fact = "warn", "hourglass", f"expires in {wording.span(ends - at)}"
-            detail = f"of {credential.provider.name}"
-        else:
-            continue
-        url = reverse("provider-detail", args=[credential.provider_id])
-        items.append({"kind": kind, "icon": icon, "name": credential.name, "url": url, "fact": fact, "detail": detail})
-    return items
+    enabled = Credential.objects.filter(enabled=True).select_related("provider").order_by("name")
+    failing = enabled.exclude(last_error="")
+    empty = enabled.exclude(versions__state=VersionState.ACTIVE)
+    items = [
+        _credential_item(row, "bad", "ban", "has no active version", f"of {row.provider.name}: rotate it")
+        for row in empty[:200]
+    ]
+    items += [_credential_item(row, "bad", "circle-x", "failed its last test", row.last_error) for row in failing[:200]]
+    return items + [_reminder_item(reminder, at) for reminder in reminders(at)]
+
+
+def _reminder_item(reminder: Reminder, at: datetime) -> dict[str, Any]:
+    credential = reminder.credential
+    detail = f"of {credential.provider.name}"
+    if reminder.what == "expires" and not reminder.days:
+        return _credential_item(credential, "bad", "hourglass", "has expired", detail)
+    if reminder.what == "expires":
+        left = wording.span(reminder.ends - at)
+        return _credential_item(credential, "warn", "hourglass", f"expires in {left}", detail)
+    due = f"in {wording.span(reminder.ends - at)}" if reminder.days else "now"
+    age = f"its secret should be rotated after {settings.CREDENTIAL_MAX_AGE_DAYS} days; {detail}"
+    return _credential_item(credential, "warn", "hourglass", f"is due for rotation {due}", age)
+
+
+def _credential_item(credential: Credential, kind: str, icon: str, fact: str, detail: str) -> dict[str, Any]:
+    url = reverse("credential", args=[credential.id])
+    return {"kind": kind, "icon": icon, "name": credential.name, "url": url, "fact": fact, "detail": detail}
 
 
 def _budget_items(actor: Actor, at: datetime) -> list[dict[str, Any]]:

@@ -36,8 +36,11 @@ class Action:
 
 ACTIONS = (
     Action("Create key", "key-create", "plus", "keys"),
+    Action("Leaked key?", "key-leak", "shield-lock", "keys"),
+    Action("Review stale keys", "key-review", "filter", "keys"),
     Action("Add provider", "provider-create", "plus", "providers"),
     Action("Add credential", "credential-create", "plus", "credentials"),
+    Action("Rotate a credential", "credentials", "rotate", "credentials"),
     Action("Create route", "route-create", "plus", "routes"),
     Action("Raise a budget for a while", "budget-raise", "arrow-up", "budgets"),
 )

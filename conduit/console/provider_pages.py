@@ -13,7 +13,7 @@ from django.shortcuts import render
 from django.urls import reverse
 
 from conduit.access.pages import page
-from conduit.console import rate_rows
+from conduit.console import rate_rows, target_rows
 from conduit.console.budget_rows import Meter, meter_of
 from conduit.console.spans import month_name, month_start, today
 from conduit.core import clock, wording
@@ -22,7 +22,7 @@ from conduit.core.errors import NotFound
 from keys.budgets import current
 from keys.entries import RateScope
 from keys.models import OwnerKind
-from providers import catalogue, credentials
+from providers import catalogue, credentials, patterns
 from providers.adapters.registry import KINDS
 from providers.models import Credential, Provider, Target
 from providers.views import credential_rows
@@ -66,7 +66,7 @@ def state_of(provider: Provider, own: list[Credential]) -> str:
     health = {credentials.health(credential) for credential in enabled}
     if "unreadable" in health:
         return "unreadable"
-    return "failing" if health <= {"failing", "expired", "disabled"} else "ok"
+    return "failing" if health <= {"failing", "expired", "disabled", "revoked"} else "ok"
 
 
 def rows(actor: Actor, at: datetime, since: datetime) -> list[Row]:
@@ -143,7 +143,8 @@ def provider_detail(request: HttpRequest, actor: Actor, provider_id: UUID) -> Ht
             {"title": f"Credential {one['credential'].name} cannot be opened", "detail": one["unreadable"]}
             for one in own
             if one["unreadable"]
-        ],
+        ]
+        + target_rows.problems(provider_id),
         "latest": log.page(actor, log.Filters(at - timedelta(days=31), provider=provider_id), limit=8).rows,
     }
     return render(request, "providers/detail.html", context)
@@ -180,16 +181,23 @@ def _targets(provider: Provider, at: datetime) -> list[dict[str, Any]]:
     if not targets:
         return []
     book = pricing.load_book(catalogue.matcher().names)
-    vendor = KINDS[provider.kind].price_provider if provider.kind in KINDS else ""
+    kind = KINDS.get(provider.kind)
     found = []
     for target in targets:
-        price = book.find(vendor=vendor, model=target.model, provider_id=provider.id, at=at)
+        price = book.find(
+            vendor=kind.price_provider if kind else "",
+            model=target.model,
+            known_as=kind.known_as(target.model, provider.options) if kind else "",
+            provider_id=provider.id,
+            at=at,
+        )
         found.append(
             {
                 "model": target.model,
                 "route": target.route,
                 "priority": target.priority,
                 "weight": target.weight,
+                "by_model": patterns.is_pattern(target.model),
                 "price": _price_words(price.rates) if price else "",
             }
         )

@@ -10,15 +10,17 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib import messages
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 
+from conduit.access import audit_log
 from conduit.access.pages import go, page
 from conduit.access.permissions import in_scope, may
 from conduit.console import installation, support_bundle
 from conduit.console.context import VERSION
-from conduit.core import clock, wording
+from conduit.core import audit, clock, wording
 from conduit.core.actor import Actor
 from conduit.core.errors import Conflict, InvalidInput, NotFound
 from conduit.core.money import MoneyError, parse_usd
@@ -74,6 +76,7 @@ def system(request: HttpRequest, actor: Actor) -> HttpResponse:
         "attempts": _attempts(actor, uncertain.newest(attempts, MOST_ATTEMPTS)),
         "may_release": may(actor, "leases", write=True),
         "may_resolve": may(actor, "uncertain", write=True),
+        "may_see_keks": may(actor, "keks", write=False),
     }
     return render(request, "console/system.html", context)
 
@@ -148,6 +151,18 @@ def _books(
         yield Line("Ledger", "ok", "Adds up", f"{wording.plural(ledger.events, 'event')} of two days, checked {age}")
     else:
         yield Line("Ledger", "bad", "Does not add up", f"failed: {', '.join(ledger.failed)}")
+    yield _audit(at)
+
+
+def _audit(at: datetime) -> Line:
+    kept = audit_log.last_verification()
+    if kept is None:
+        return Line("Audit log", "note", "Not verified yet", "an hourly job does it; so does conduit audit verify")
+    told, when = kept
+    if not told["ok"]:
+        return Line("Audit log", "bad", "Broken", f"at entry {told['fault']['number']:,}: {told['fault']['kind']}")
+    detail = f"{wording.plural(told['entries'], 'entry', 'entries')}, verified {wording.relative(when, at)}"
+    return Line("Audit log", "ok", "Intact", detail)
 
 
 def _shipper(shipping: installation.Shipping, at: datetime) -> Line:
@@ -167,6 +182,8 @@ def _megabytes(size: int) -> str:
 @page("system")
 def bundle(request: HttpRequest, actor: Actor) -> HttpResponse:
     """As a file: what somebody who helps may see."""
+    with transaction.atomic():
+        audit.record(actor=actor, action="bundle.export", kind="system", id="bundle", name="support bundle")
     answer = HttpResponse(json.dumps(support_bundle.bundle(actor), indent=2), content_type="application/json")
     answer["Content-Disposition"] = f'attachment; filename="conduit-support-{clock.now():%Y%m%d-%H%M%S}.json"'
     return answer

@@ -12,7 +12,7 @@ from django.views.decorators.csrf import csrf_protect
 
 from conduit.access.errors import LockedOut, SignInRefused, SignInUnavailable
 from conduit.access.models import User
-from conduit.access.signing_in import authenticate
+from conduit.access.signing_in import authenticate, note_sign_out
 from conduit.core.secret import Secret
 
 
@@ -56,5 +56,7 @@ def sign_in(request: HttpRequest) -> HttpResponse:
 def sign_out(request: HttpRequest) -> HttpResponse:
     if request.method != "POST":
         return HttpResponseNotAllowed(["POST"])
+    if isinstance(request.user, User):
+        note_sign_out(request.user)
     logout(request)
     return HttpResponseRedirect(reverse("login"), status=303)

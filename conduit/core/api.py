@@ -127,8 +127,11 @@ def etag(version: object) -> str:
 
 
 def parsed(serializer: type[Strict], request: Request, *, partial: bool = False) -> dict[str, Any]:
-    """The validated body; with `partial` only what was sent. Raises DRF's ValidationError with every fault."""
-    reader = serializer(data=request.data, partial=partial)
+    """The validated body; with `partial` only what was sent. Raises DRF's ValidationError with every fault.
+
+    Fields that look something up find who asks as `context["actor"]`.
+    """
+    reader = serializer(data=request.data, partial=partial, context={"actor": request.user})
     reader.is_valid(raise_exception=True)
     return dict(reader.validated_data)
 

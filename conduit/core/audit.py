@@ -1,4 +1,17 @@
-"""The audit log. An entry is written in the transaction of the change: what cannot be logged does not happen."""
+"""The audit log. An entry is written in the transaction of the change: what cannot be logged does not happen.
+
+    with transaction.atomic():
+        audit.lock()          # before any row is locked or written
+        …                     # the change
+        audit.record(…)
+
+Entries form one chain (audit_chain), so writers take turns: one row, that of the epoch, is locked until commit. The
+triggers of keys, providers and prices raise that same row, so a change holds it from its first write on in any case.
+Whoever locked some row of its own before it could wait in a circle with one who did it the other way round;
+therefore every change that locks or writes more than its one row calls `lock` first. Then this row is the first lock
+of everybody, and there is no circle. Traffic is no part of it: workers only read the epoch, leases and the ledger
+never lock it. Nothing slow, a call to a provider above all, belongs between `lock` and commit.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +24,13 @@ from uuid import UUID
 
 from django.db import transaction
 
+from conduit.core import audit_chain
 from conduit.core.actor import Actor
-from conduit.core.clock import rfc3339
+from conduit.core.clock import now, rfc3339
 from conduit.core.models import AuditEntry
 
 request_id: ContextVar[str] = ContextVar("conduit_request_id", default="")
+address: ContextVar[str] = ContextVar("conduit_address", default="")
 
 
 class Details(TypedDict, total=False):
@@ -28,11 +43,21 @@ class Details(TypedDict, total=False):
     request_id: str
 
 
+def lock() -> None:
+    """Waits for its turn among the changes; held until commit. Doing it again costs one short query.
+
+    Raises RuntimeError outside a transaction.
+    """
+    if not transaction.get_connection().in_atomic_block:
+        raise RuntimeError("audit.lock outside a transaction holds nothing")
+    audit_chain.lock()
+
+
 def record(*, actor: Actor, action: str, kind: str, id: object, **details: Unpack[Details]) -> None:  # noqa: A002
     """Writes one entry. Raises RuntimeError outside a transaction, TypeError for what is not plain (a Secret)."""
     if not transaction.get_connection().in_atomic_block:
         raise RuntimeError(f"audit entry {action} outside the transaction of its change")
-    AuditEntry.objects.create(
+    entry = AuditEntry(
         actor_kind=actor.kind,
         actor_id=actor.id,
         actor_name=actor.name,
@@ -44,7 +69,11 @@ def record(*, actor: Actor, action: str, kind: str, id: object, **details: Unpac
         before=_plain(details.get("before")),
         after=_plain(details.get("after")),
         request_id=details.get("request_id") or request_id.get(),
+        address=address.get()[:64],
     )
+    audit_chain.lock()
+    entry.time = now()
+    audit_chain.append(entry)
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -56,8 +85,15 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[dict[s
 def _plain(value: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if value is None:
         return None
-    plain: dict[str, Any] = json.loads(json.dumps(dict(value), default=_text, allow_nan=False))
+    text = json.dumps(dict(value), default=_text, allow_nan=False)
+    plain: dict[str, Any] = json.loads(text, parse_float=_number)
     return plain
+
+
+def _number(text: str) -> float | int:
+    """As the database gives it back: it keeps 1e16 and 2.0 as whole numbers, and the chain covers what is read."""
+    number = float(text)
+    return int(number) if number.is_integer() else number
 
 
 def _text(value: object) -> str:

@@ -18,7 +18,7 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from conduit.core import keyring
+from conduit.core import audit, keyring
 from conduit.core.actor import actor_of
 from conduit.core.clock import now
 from conduit.core.errors import Conflict, InvalidInput
@@ -59,7 +59,31 @@ def once(request: Request, act: Callable[[], Response]) -> Response:
             return response
         if row.path != request.path or not hmac.compare_digest(bytes(row.body_digest), asked):
             raise Unprocessable("This Idempotency-Key was used before with another request.")
-        return _opened(row)
+        again = _opened(row)
+        # What was shown once is shown again, a secret perhaps: that is for the log.
+        audit.record(actor=actor_of(request), action="reply.repeat", kind="reply", id=row.id, name=request.path[:254])
+        return again
+
+
+def once_by_itself(request: Request, act: Callable[[], Response]) -> Response:
+    """Like `once` for an act that commits in several transactions and, repeated, gives the same result by itself.
+
+    It asks somebody over the network: inside one transaction its locks would be held meanwhile, and what it notes about
+    a failure would be undone. Two at the same time are told apart by the act's own states, not here.
+    """
+
+    def known() -> Response:
+        raise _NotYet
+
+    try:
+        return once(request, known)
+    except _NotYet:
+        response = act()
+    return once(request, lambda: response)
+
+
+class _NotYet(Exception):
+    """There is no stored answer."""
 
 
 def valid_key(text: str) -> bool:

@@ -49,10 +49,13 @@ def mask_secrets(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMap
     return event
 
 
-def configure(stream: Any = None) -> None:
-    """Sets up structlog and the root logger. May be called again; the last call wins."""
+def configure(stream: Any = None, *, least: int = logging.NOTSET) -> None:
+    """Sets up structlog and the root logger: CONDUIT_LOG_LEVEL, or `least` where that is higher.
+
+    May be called again; the last call wins.
+    """
     stream = stream or sys.stderr
-    level = logging.getLevelNamesMapping().get(settings.LOG_LEVEL.upper(), logging.INFO)
+    level = max(least, logging.getLevelNamesMapping().get(settings.LOG_LEVEL.upper(), logging.INFO))
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,

@@ -1,4 +1,5 @@
-"""Tables of the kernel: the epoch that workers poll, the audit log, purpose keys, idempotent replies and calls."""
+"""Tables of the kernel: the epoch that workers poll, who is alive, the audit log, purpose keys, idempotent replies and
+calls."""
 
 from __future__ import annotations
 
@@ -18,11 +19,40 @@ class Epoch(models.Model):
         return f"snapshot {self.snapshot}, keys {self.keys}"
 
 
-class AuditEntry(models.Model):
-    """Who changed what, written in the changing transaction. `before` and `after` never hold a secret."""
+class LiveProcess(models.Model):
+    """A process that opens stored secrets and what it knows, renewed every two seconds (core/live.py)."""
 
-    id = models.BigAutoField(primary_key=True)
-    time = models.DateTimeField(auto_now_add=True)
+    id = models.UUIDField(primary_key=True)
+    kind = models.CharField(max_length=8, help_text="web | jobs")
+    node = models.CharField(max_length=64)
+    pid = models.IntegerField()
+    started_at = models.DateTimeField(auto_now_add=True)
+    seen_at = models.DateTimeField()
+    snapshot = models.BigIntegerField(default=0, help_text="the epoch of the configuration it works from")
+    keks = models.JSONField(default=dict, help_text="id of each key-encryption key it holds: its check value")
+    primary = models.CharField(max_length=64, blank=True, help_text="the one it encrypts with")
+    versions = models.JSONField(
+        default=dict, help_text="credential version id: {open: requests under way, last: Unix seconds, tripped, why}"
+    )
+
+    targets = models.JSONField(
+        default=list,
+        db_default=[],
+        help_text="what it leaves alone because it fails: {provider, model, failures, until, why}",
+    )
+
+    def __str__(self) -> str:
+        return f"{self.node} {self.pid}"
+
+
+class AuditEntry(models.Model):
+    """Who changed what, written in the changing transaction. `before` and `after` never hold a secret.
+
+    Written by core/audit.py alone; a trigger refuses to change, delete or truncate what is there.
+    """
+
+    id = models.BigIntegerField(primary_key=True, help_text="its number: 1, 2, 3 … without a gap")
+    time = models.DateTimeField()
     actor_kind = models.CharField(max_length=16, help_text="user | token | system")
     actor_id = models.CharField(max_length=64, blank=True)
     actor_name = models.CharField(max_length=254)
@@ -34,6 +64,11 @@ class AuditEntry(models.Model):
     before = models.JSONField(null=True)
     after = models.JSONField(null=True)
     request_id = models.CharField(max_length=128, blank=True)
+    address = models.CharField(max_length=64, blank=True, default="", help_text="from where, for people and tokens")
+    key_version = models.PositiveIntegerField(null=True, help_text="of the audit key")
+    mac = models.BinaryField(
+        null=True, help_text="covers this entry and the mac before; null only before the chain began"
+    )
 
     class Meta:
         indexes = [
@@ -43,6 +78,19 @@ class AuditEntry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.action} {self.object_name}"
+
+
+class AuditHead(models.Model):
+    """One row: how many entries the audit log has and the last one's MAC, sealed."""
+
+    id = models.SmallIntegerField(primary_key=True, default=1)
+    number = models.BigIntegerField()
+    mac = models.BinaryField()
+    key_version = models.PositiveIntegerField()
+    seal = models.BinaryField()
+
+    def __str__(self) -> str:
+        return f"{self.number} entries"
 
 
 class PurposeKey(models.Model):

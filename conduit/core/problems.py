@@ -17,6 +17,7 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 
 from conduit.core.errors import ConduitError, ConfigurationError, Conflict, Forbidden, InvalidInput, NotFound
+from conduit.core.sealing import KekUnavailable
 from conduit.core.strict_json import TooLarge
 
 logger = logging.getLogger("conduit.api")
@@ -55,6 +56,7 @@ STATUS: dict[type[Exception], int] = {
     Unprocessable: 422,
     TooMany: 429,
     ConfigurationError: 503,
+    KekUnavailable: 503,
 }
 STANDARD = {
     403: "Not allowed.",

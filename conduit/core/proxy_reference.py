@@ -18,6 +18,7 @@ SCHEMES: dict[str, dict[str, str]] = {
     "virtualKeyGoogle": {"type": "apiKey", "in": "header", "name": "x-goog-api-key"},
 }
 _MODEL = {"type": "string", "description": "a route's name, or a model's own"}
+_RESPONSE = {"type": "string", "description": "id of an answer of /v1/responses, resp_…"}
 _LIST = {"type": "array", "items": {"type": "object"}}
 _STREAM = {"type": "boolean", "description": "true: server-sent events"}
 _CAP = {"type": "integer", "minimum": 1}
@@ -29,13 +30,21 @@ def _body(required: list[str], **fields: dict[str, Any]) -> dict[str, Any]:
 
 
 _CHAT = _body(["model", "messages"], model=_MODEL, messages=_LIST, stream=_STREAM, max_completion_tokens=_CAP)
+_RESPOND = _body(["model", "input"], model=_MODEL, input=_TEXTS, stream=_STREAM, max_output_tokens=_CAP)
 _MESSAGES = _body(["model", "messages", "max_tokens"], model=_MODEL, messages=_LIST, stream=_STREAM, max_tokens=_CAP)
 _COUNT = _body(["model", "messages"], model=_MODEL, messages=_LIST)
+_COMPLETION = _body(["model", "prompt"], model=_MODEL, prompt=_TEXTS, stream=_STREAM, max_tokens=_CAP)
 _EMBED = _body(["model", "input"], model=_MODEL, input=_TEXTS)
 _CONTENTS = _body(["contents"], contents=_LIST, generationConfig={"type": "object"})
 _ONE_CONTENT = _body(["content"], content={"type": "object"})
 _MANY_CONTENTS = _body(["requests"], requests=_LIST)
 _G = "/v1beta/models/{model}"
+_STORED = "/v1/responses/{response_id}"
+_PAGE: list[dict[str, Any]] = [
+    {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}},
+    {"name": "order", "in": "query", "schema": {"type": "string", "enum": ["asc", "desc"], "default": "desc"}},
+    {"name": "after", "in": "query", "schema": {"type": "string"}, "description": "id of the last item before"},
+]
 # What a caller may say in headers about a request that generates or embeds.
 _HEADERS = [
     {"name": name, "in": "header", "required": False, "description": description, "schema": {"type": "string"}}
@@ -50,7 +59,13 @@ _HEADERS = [
 # (method, path, operationId, summary, body, credentials, whether it may stream)
 _CALLS: tuple[tuple[str, str, str, str, dict[str, Any] | None, list[dict[str, list[str]]], bool], ...] = (
     ("post", "/v1/chat/completions", "proxy_chat", "OpenAI chat completions", _CHAT, _BEARER, True),
+    ("post", "/v1/completions", "proxy_completions", "OpenAI completions", _COMPLETION, _BEARER, True),
+    ("post", "/v1/responses", "proxy_respond", "OpenAI responses", _RESPOND, _BEARER, True),
     ("post", "/v1/embeddings", "proxy_embeddings", "OpenAI embeddings", _EMBED, _BEARER, False),
+    ("get", _STORED, "proxy_response", "A kept response", None, _BEARER, False),
+    ("delete", _STORED, "proxy_response_delete", "Deletes a kept response", None, _BEARER, False),
+    ("post", f"{_STORED}/cancel", "proxy_response_cancel", "Ends a background response", None, _BEARER, False),
+    ("get", f"{_STORED}/input_items", "proxy_response_input", "What a kept response was asked", None, _BEARER, False),
     ("get", "/v1/models", "proxy_models", "Models this key may use", None, _BEARER, False),
     ("get", "/v1/models/{model}", "proxy_model", "One model this key may use", None, _BEARER, False),
     ("get", "/v1/key", "proxy_key", "The key's own limits and spend", None, _BEARER, False),
@@ -72,8 +87,11 @@ def add(result: dict[str, Any], **_options: object) -> dict[str, Any]:
     for method, path, name, summary, body, credentials, streams in _CALLS:
         operation: dict[str, Any] = {"operationId": name, "summary": summary, "tags": [TAG], "security": credentials}
         parameters: list[dict[str, Any]] = []
-        if "{model}" in path:
-            parameters.append({"name": "model", "in": "path", "required": True, "schema": _MODEL})
+        for named, schema in (("model", _MODEL), ("response_id", _RESPONSE)):
+            if f"{{{named}}}" in path:
+                parameters.append({"name": named, "in": "path", "required": True, "schema": schema})
+        if path.endswith("/input_items"):
+            parameters += _PAGE
         if body is not None and body is not _COUNT and not path.endswith(":countTokens"):
             parameters += _HEADERS
         if parameters:

@@ -11,6 +11,7 @@ import hmac
 import re
 import secrets
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from conduit.core.secret import Secret
@@ -26,6 +27,22 @@ class Minted:
 
     public_id: str
     raw: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Occurrence:
+    """A text of a key's shape within another text. `well_formed`: its checksum is right."""
+
+    kind: str
+    public_id: str
+    raw: Secret
+    well_formed: bool
+    start: int
+
+    @property
+    def hint(self) -> str:
+        """What may be shown of it; of a text with a wrong checksum nobody knows which part is secret."""
+        return f"cdt_{self.kind}_{self.public_id}…" if self.well_formed else f"cdt_{self.kind}_…"
 
 
 def _random(length: int) -> str:
@@ -51,6 +68,13 @@ def public_id(kind: str, raw: str) -> str | None:
     if len(raw) != 55 or not PATTERN.fullmatch(raw) or raw[4:6] != kind or _checksum(raw[:49]) != raw[49:]:
         return None
     return raw[7:17]
+
+
+def occurrences(text: str) -> Iterator[Occurrence]:
+    """Every match of the published pattern, in order, each as often as it stands there."""
+    for match in PATTERN.finditer(text):
+        kind, found = match[1], public_id(match[1], match[0])
+        yield Occurrence(kind, found or "", Secret(match[0]), found is not None, match.start())
 
 
 def digest(raw: str, pepper: bytes) -> bytes:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import html
+import json
+import re
 from typing import Any, NoReturn
+from urllib.parse import quote
+
+SHORTEST_MASKED = 6  # characters: shorter ones are part of any message
+_RUN = re.compile(r"[0-9A-Za-z_\-]{16,}")
 
 
 class Secret:
@@ -17,12 +24,15 @@ class Secret:
         return self._text
 
     def hint(self) -> str:
-        """What a person may see: the vendor's prefix and the last four characters, never half of a short secret."""
+        """What a person may see: the vendor's prefix and the last four characters, never half of a short secret.
+
+        What does not print shows as a dot: a NUL would not even be storable.
+        """
         text = self._text
         if len(text) < 16:
             return "…"
         head, dash, _ = text[:8].rpartition("-")
-        return f"{head}{dash}…{text[-4:]}"
+        return "".join(each if each.isprintable() else "·" for each in f"{head}{dash}…{text[-4:]}")
 
     def __repr__(self) -> str:
         return "Secret(…)"
@@ -49,8 +59,32 @@ class Secret:
 
 
 def mask(text: str, secrets: list[Secret]) -> str:
-    """`text` with every occurrence of the given secrets replaced: for upstream error messages."""
+    """`text` without the given secrets: for messages of upstreams, which like to quote the key that they refuse.
+
+    A secret is found as it is and escaped for URLs, JSON and HTML; any longer run of letters and digits of it, whatever
+    happened to the characters between; and its beginning, where the message was cut in the middle of it.
+    """
     for secret in secrets:
-        if len(secret.reveal()) >= 6:
-            text = text.replace(secret.reveal(), secret.hint())
+        plain = secret.reveal()
+        if len(plain) < SHORTEST_MASKED:
+            continue
+        text = text.replace(plain, secret.hint())
+        for form in _forms(plain):
+            text = _without_beginning(text.replace(form, "…"), form)
+    return text
+
+
+def _forms(plain: str) -> list[str]:
+    """Longest first: a form may be part of another one."""
+    in_json = json.dumps(plain)[1:-1]
+    escaped = {plain, in_json, in_json.replace("/", "\\/"), quote(plain, safe=""), quote(plain), html.escape(plain)}
+    return sorted(escaped | set(_RUN.findall(plain)), key=len, reverse=True)
+
+
+def _without_beginning(text: str, form: str) -> str:
+    """`text` without the beginning of `form` at its end."""
+    kept = text.rstrip("….")
+    for length in range(min(len(form), len(kept)), SHORTEST_MASKED - 1, -1):
+        if kept.endswith(form[:length]):
+            return kept[:-length] + "…"
     return text

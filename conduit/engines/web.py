@@ -31,6 +31,12 @@ class WebServer(uvicorn.Server):
         gc.freeze()
         gc.set_threshold(50_000, 20, 20)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        end_soon = getattr(self.config.loaded_app, "end_soon", None)
+        if end_soon is not None:
+            end_soon()
+        await super().shutdown(sockets)
+
     async def on_tick(self, counter: int) -> bool:
         if counter % 10 == 0:
             sweep(self.server_state.connections, asyncio.get_running_loop().time())

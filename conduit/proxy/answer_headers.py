@@ -8,31 +8,53 @@ from typing import TYPE_CHECKING
 
 from conduit.core import clock
 from conduit.core.money import format_usd
-from conduit.proxy.call import Call, Headers
+from conduit.proxy.call import EVENTS, JSON, Call, Headers, Incoming
 from keys.limits import Meter
 from providers.adapters.types import Dialect
 
 if TYPE_CHECKING:
     from conduit.proxy.gateway import Gateway
     from conduit.proxy.settlement import Attempt
-    from providers.routing import Candidate
+    from providers.candidates import Candidate
+    from providers.routing import TargetEntry
 
 
 def of_attempt(gateway: Gateway, call: Call, candidate: Candidate, attempt: Attempt) -> Headers:
     """Of an answered request. A stream's cost is not known yet when its headers leave."""
-    target = candidate.target
     headers = [
-        (b"x-conduit-provider", target.provider.name.encode("latin-1", "replace")),
-        (b"x-conduit-model", target.model.encode("latin-1", "replace")),
+        *of_target(candidate.target),
         (b"x-conduit-attempts", str(call.attempts).encode()),
         (b"x-conduit-cache", b"bypass"),
         (b"x-conduit-overhead-ms", f"{call.overhead_us() / 1000:.3f}".encode()),
     ]
     if attempt.cost is not None:
         headers.append((b"x-conduit-cost-usd", format_usd(attempt.cost.nanos).encode()))
-    if call.dropped:
-        headers.append((b"x-conduit-dropped-params", plain(",".join(call.dropped))))
-    return headers + of_limits(call) + of_budgets(gateway, call)
+    return headers + _of_dropped(call) + of_limits(call) + of_budgets(gateway, call)
+
+
+def of_waiting(gateway: Gateway, call: Call) -> Headers:
+    """Of a stream whose head leaves before it is known which candidate will serve it. What could not be carried is told
+    of the candidate that is asked now."""
+    kind = [JSON] if call.path.array else EVENTS
+    headers = [*kind, (b"x-conduit-cache", b"bypass"), *_of_dropped(call), *of_limits(call)]
+    return headers + of_budgets(gateway, call) + of_request(call)
+
+
+def _of_dropped(call: Call) -> Headers:
+    return [(b"x-conduit-dropped-params", plain(",".join(call.dropped)))] if call.dropped else []
+
+
+def of_request(request: Incoming) -> Headers:
+    text = request.request_id.encode()
+    return [(b"x-request-id", text), (b"request-id", text)]
+
+
+def of_target(target: TargetEntry) -> Headers:
+    """Who answered."""
+    return [
+        (b"x-conduit-provider", target.provider.name.encode("latin-1", "replace")),
+        (b"x-conduit-model", target.model.encode("latin-1", "replace")),
+    ]
 
 
 def of_limits(call: Call) -> Headers:

@@ -17,11 +17,12 @@ import orjson
 from django.conf import settings
 
 from conduit.core.ids import request_id as make_request_id
-from conduit.proxy import errors, metrics, paths
+from conduit.proxy import errors, metrics, paths, streaming
 from conduit.proxy.call import JSON, Answer, Incoming
 from conduit.proxy.errors import ApiError
 from conduit.proxy.gateway import Gateway
 from conduit.proxy.paths import Path
+from conduit.proxy.stream_watch import Client, StreamWatch
 from conduit.proxy.views import ProxyView, failure
 from providers.adapters.types import Endpoint
 
@@ -39,13 +40,14 @@ class ClientGone(Exception):
 class ProxyHandler:
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
+        self.streams = gateway.streams
         self._watches = _Watches()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         headers: dict[bytes, bytes] = dict(scope["headers"])
         request_id = make_request_id(headers.get(b"x-request-id", b"").decode("latin-1"))
-        path = paths.find(scope["path"], headers, scope.get("query_string", b""))
+        path = paths.find(scope["path"], headers, scope.get("query_string", b""), method=scope["method"])
         known = path or Path(paths.dialect_of(scope["path"]), Endpoint.CHAT, "", "")
         try:
             if path is None:
@@ -61,15 +63,16 @@ class ProxyHandler:
             return
         except ClientGone:
             return
-        client = scope.get("client")
+        source = scope.get("client")
         incoming = Incoming(
-            request_id=request_id, body=body, headers=headers, address=client[0] if client else "", started=started
+            request_id=request_id, body=body, headers=headers, address=source[0] if source else "", started=started
         )
         self.gateway.tally.in_flight += 1
-        watch = self._watches.add(receive, started)
+        client = Client(self.gateway, send)
+        watch = self._watches.add(_Watch(receive, started, client, self.streams))
         view = watch.view = ProxyView(gateway=self.gateway, path=path)
         try:
-            await _write(await view.dispatch(incoming), send)
+            await _answer(await view.dispatch(incoming), view, client, send)
         except asyncio.CancelledError:
             if not watch.fired:
                 raise
@@ -79,6 +82,8 @@ class ProxyHandler:
             self.gateway.tally.in_flight -= 1
             if view.call is not None:
                 self.gateway.rates.release(view.call)
+            if client.speaking is not None:
+                await client.close()
 
 
 class _Watches:
@@ -88,9 +93,7 @@ class _Watches:
         self._young: dict[_Watch, None] = {}
         self._armed = False
 
-    def add(self, receive: Receive, started: float) -> _Watch:
-        """`started`: time.perf_counter() at the first byte."""
-        watch = _Watch(receive, started)
+    def add(self, watch: _Watch) -> _Watch:
         self._young[watch] = None
         if not self._armed:
             self._arm()
@@ -114,19 +117,23 @@ class _Watches:
 
 
 class _Watch:
-    """Cancels the current task when the client goes away, unless what it asked for has to be read to its end."""
+    """Cancels the current task when the client goes away, unless what it asked for has to be read to its end.
+
+    `started`: time.perf_counter() at the request's first byte. A request that takes longer is shown to `streams` too.
+    """
 
     view: ProxyView
 
-    def __init__(self, receive: Receive, started: float) -> None:
+    def __init__(self, receive: Receive, started: float, client: Client, streams: StreamWatch) -> None:
         self.started = started
-        self._receive = receive
+        self._receive, self._client, self._streams = receive, client, streams
         self._task = asyncio.current_task()
         self._watcher: asyncio.Task[None] | None = None
         self.fired = False
 
     def begin(self) -> None:
         self._watcher = asyncio.get_running_loop().create_task(self._wait())
+        self._streams.add(self._client, lambda: self.view.call)
 
     async def _wait(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -140,6 +147,7 @@ class _Watch:
             self._task.cancel()
 
     def stop(self) -> None:
+        self._streams.discard(self._client)
         if self._watcher is not None and not self.fired:
             self._watcher.cancel()
 
@@ -169,17 +177,39 @@ async def read_body(headers: dict[bytes, bytes], receive: Receive, limit: int) -
     return b"".join(parts)
 
 
-async def _write(answer: Answer, send: Send) -> None:
+async def _answer(answer: Answer, view: ProxyView, client: Client, send: Send) -> None:
+    """Writes what the client's stream has not been told yet: its head may have left while a provider was waited for."""
     if isinstance(answer.body, bytes):
-        answer.headers.append((b"content-length", str(len(answer.body)).encode()))
-        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
-        await send({"type": "http.response.body", "body": answer.body})
+        client.alone = True
+        await client.quiet()
+        if not client.begun:
+            await _write(answer, send)
+            return
+        body = answer.body
+        if view.error is not None and view.call is not None:
+            body = streaming.broken(view.call, view.error)
+        await send({"type": "http.response.body", "body": body})
         return
     async with aclosing(answer.body) as pieces:  # type: ignore[type-var]
-        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+        client.alone = True
+        await client.quiet()
+        if not client.begun:
+            await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+        client.begun, client.alone = True, False
         async for piece in pieces:
+            if client.speaking is not None:
+                await client.quiet()
             await send({"type": "http.response.body", "body": piece, "more_body": True})
+        client.alone = True
+        await client.quiet()
         await send({"type": "http.response.body", "body": b""})
+
+
+async def _write(answer: Answer, send: Send) -> None:
+    """A whole answer. Its body is bytes."""
+    answer.headers.append((b"content-length", str(len(answer.body)).encode()))  # type: ignore[arg-type]
+    await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+    await send({"type": "http.response.body", "body": answer.body})
 
 
 class Probes:

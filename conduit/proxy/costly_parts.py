@@ -18,6 +18,20 @@ from conduit.proxy.media_tokens import audio_tokens, image_tokens
 from providers.adapters.types import Dialect
 
 Members = Mapping[str, msgspec.Raw]
+# What vendors have added to OpenAI's dialects of their own accord: whoever is sent a body may be one of them.
+_VENDORS_OWN: Mapping[str, str | None] = {
+    "chat_template": None,
+    "enable_thinking": None,
+    "thinking_budget": None,
+    "web_search_options": "web_search_options lets the provider search any number of times",
+    "search_parameters": "search_parameters lets the provider search any number of times",
+    "enable_search": "enable_search lets the provider search any number of times",
+    "plugins": "plugins may be called any number of times",
+    "provider": "provider lets a dearer vendor answer than the one whose price is known",
+    "models": "models lets the provider answer with another model",
+    "route": "route lets the provider answer with another model",
+    "preset": "preset lets the provider answer with another model",
+}
 # Members of the body that may cost, with what there is to say about them; None: they are looked at below.
 COSTLY: Mapping[Dialect, Mapping[str, str | None]] = {
     Dialect.OPENAI: {
@@ -26,16 +40,14 @@ COSTLY: Mapping[Dialect, Mapping[str, str | None]] = {
         "service_tier": None,
         "prediction": None,
         "best_of": None,
-        "chat_template": None,
-        "enable_thinking": None,
-        "thinking_budget": None,
-        "web_search_options": "web_search_options lets the provider search any number of times",
-        "search_parameters": "search_parameters lets the provider search any number of times",
-        "enable_search": "enable_search lets the provider search any number of times",
-        "plugins": "plugins may be called any number of times",
-        "models": "models lets the provider answer with another model",
-        "route": "route lets the provider answer with another model",
-        "preset": "preset lets the provider answer with another model",
+        **_VENDORS_OWN,
+    },
+    Dialect.RESPONSES: {
+        "tools": None,
+        "service_tier": None,
+        "prompt": "prompt names a template that the provider keeps, whose length and tools are not known",
+        "context_management": "context_management may have the conversation summarised by the model",
+        **_VENDORS_OWN,
     },
     Dialect.ANTHROPIC: {
         "tools": None,
@@ -56,6 +68,11 @@ _CLIENT_TOOLS = ("bash_", "text_editor_", "computer_2", "memory_")
 _TYPED_TOOL = 2_048
 _TOOLSETS = ("computer_toolset_", "browser_toolset_")
 _COUNTED_TOOLS = {"web_search_": "search", "web_fetch_": ""}  # which take max_uses, and the unit they are sold by
+# Items and parts of OpenAI's responses that are nothing but text, and those whose output is parts.
+_TEXT_ITEMS = ("function_call", "custom_tool_call", "reasoning", "item_reference")
+_RESULT_ITEMS = ("function_call_output", "custom_tool_call_output")
+_TEXT_PARTS = ("input_text", "output_text", "refusal")
+_CLIENT_RUNS = ("local_shell", "apply_patch", "computer")  # described by the provider, run by the caller
 _PLAIN_BLOCKS = ("text", "thinking", "redacted_thinking", "tool_use", "server_tool_use", "refusal", "tool_reference")
 _OUTER_BLOCKS = ("tool_result", "search_result", "web_fetch_result")
 _GEMINI_TEXT = ("text", "functionCall", "executableCode", "codeExecutionResult", "toolCall", "toolResponse")
@@ -105,6 +122,9 @@ def find(dialect: Dialect, wire: Dialect, members: Members) -> Found:
     if dialect is Dialect.OPENAI:
         _openai_messages(_read(given.get("messages")), wire, found)
         found.tools = "tools" in given or "functions" in given
+    elif dialect is Dialect.RESPONSES:
+        _responses_items(_read(given.get("input")), wire, found)
+        found.tools = "tools" in given
     elif dialect is Dialect.ANTHROPIC:
         for name in ("system", "messages"):
             _anthropic(_read(given.get(name)), wire, found)
@@ -152,6 +172,29 @@ def _openai_part(part: dict[str, Any], wire: Dialect, found: Found) -> None:
     elif kind == "input_audio":
         found.audio(part["input_audio"]["data"], part["input_audio"]["format"])
     elif kind not in ("text", "refusal"):
+        found.window = True
+
+
+def _responses_items(items: Any, wire: Dialect, found: Found) -> None:
+    for item in items if isinstance(items, list) else ():
+        kind = item.get("type") or "message"
+        if kind == "image_generation_call" and isinstance(item.get("result"), str):
+            found.image(wire, item["result"])
+        elif kind == "message" or kind in _RESULT_ITEMS:
+            content = item.get("content" if kind == "message" else "output")
+            for part in content if isinstance(content, list) else ():
+                _responses_part(part, wire, found)
+        elif kind not in _TEXT_ITEMS:
+            found.window = True
+
+
+def _responses_part(part: dict[str, Any], wire: Dialect, found: Found) -> None:
+    kind = part.get("type")
+    if kind == "input_image":
+        found.image(wire, _data_of(str(part.get("image_url") or "")), low=part.get("detail") == "low")
+    elif kind == "input_audio":
+        found.audio(part["input_audio"]["data"], part["input_audio"]["format"])
+    elif kind not in _TEXT_PARTS:
         found.window = True
 
 
@@ -220,6 +263,10 @@ def _openai_extras(given: Members, found: Found) -> None:
             found.choices = best
         else:
             found.refuse("best_of is not a whole number from 1 to 128")
+    _vendors_extras(given, found)
+
+
+def _vendors_extras(given: Members, found: Found) -> None:
     if "thinking_budget" in given or "enable_thinking" in given:  # Qwen's thinking, which the cap leaves out
         budget = _read(given.get("thinking_budget"))
         if type(budget) is int and 0 <= budget < 2**31:
@@ -228,6 +275,23 @@ def _openai_extras(given: Members, found: Found) -> None:
             found.refuse("enable_thinking lets the model think without end: give a thinking_budget")
     if "chat_template" in given:  # a program that renders the prompt
         found.window = True
+
+
+def _responses_extras(given: Members, found: Found) -> None:
+    _vendors_extras(given, found)
+    calls = _read(given.get("max_tool_calls"))
+    counted = type(calls) is int and 0 < calls <= 1_000
+    for tool in _read(given.get("tools")) or ():
+        kind = str(tool.get("type"))
+        if kind.startswith("web_search") and counted:
+            found.rounds = 1 + calls
+            found.units["search"] = calls
+        elif kind.startswith("web_search"):
+            found.refuse(f"the tool {kind} without max_tool_calls may be called any number of times")
+        elif kind.startswith(_CLIENT_RUNS):
+            found.media += _TYPED_TOOL
+        elif kind not in ("function", "custom"):
+            found.refuse(f"the tool {kind} may be called any number of times")
 
 
 def _anthropic_extras(given: Members, found: Found) -> None:
@@ -272,4 +336,9 @@ def _gemini_extras(given: Members, found: Found) -> None:
         found.window = True
 
 
-_SAME_WIRE = {Dialect.OPENAI: _openai_extras, Dialect.ANTHROPIC: _anthropic_extras, Dialect.GEMINI: _gemini_extras}
+_SAME_WIRE = {
+    Dialect.OPENAI: _openai_extras,
+    Dialect.RESPONSES: _responses_extras,
+    Dialect.ANTHROPIC: _anthropic_extras,
+    Dialect.GEMINI: _gemini_extras,
+}

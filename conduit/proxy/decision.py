@@ -15,8 +15,8 @@ import msgspec
 from conduit.core.clock import rfc3339
 from conduit.proxy import admission, pipeline, rate_gate, reservation
 from conduit.proxy.call import Call
-from conduit.proxy.dialects.prompt_tokens import prompt_tokens
-from conduit.proxy.errors import ApiError, budget_unavailable, candidates_limited, no_credential
+from conduit.proxy.dialects.prompt_tokens import estimated_prompt
+from conduit.proxy.errors import ApiError, budget_unavailable, candidates_limited, no_credential, telling
 from keys.entries import CustomerEntry
 from keys.foresight import Prospect, foresee
 from keys.holds import Refused
@@ -24,8 +24,9 @@ from keys.limits import OverLimit
 from keys.rate_foresight import RateProspect
 from keys.slices import Slice
 from providers.adapters.estimate import tokens_in
-from providers.adapters.types import ChatRequest, Usage
-from providers.routing import Candidate, RouteEntry, Routing
+from providers.adapters.types import Usage
+from providers.candidates import Candidate
+from providers.routing import RouteEntry, Routing
 from usage.pricing import PriceRow, cost
 
 Found = TypeVar("Found")
@@ -154,9 +155,11 @@ class Decision:
             if one.error is None:
                 self.chosen, failed = one, None
                 break
-            failed = failed or one.error
+            failed = telling(failed, one.error)
             if not left or not one.error.elsewhere:  # the next one is tried where this one's money is short
                 break
+        before = self.candidates[: self.candidates.index(self.chosen)]
+        self.checks += [line for one in before for line in one.checks if line["check"] == "context"]
         self.checks += self.chosen.checks
         if failed is not None:
             self.refuse(failed)
@@ -201,8 +204,7 @@ class Decision:
         output = 0 if call.path.endpoint.value == "embeddings" else rate_gate.ASSUMED_ANSWER_TOKENS
         output = (output if cap is None else min(output, cap)) * call.inbound.head.n
         try:
-            request = call.inbound.canonical()
-            prompt = prompt_tokens(request) if isinstance(request, ChatRequest) else tokens_in(call.body)
+            prompt = estimated_prompt(call.inbound)
         except ApiError:  # a body that only its own dialect can carry
             prompt = tokens_in(call.body)
         return cost(Usage(input_tokens=prompt, output_tokens=output), price).nanos

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from conduit.core.money import format_usd
-from conduit.proxy import answer_headers, errors, rate_gate
+from conduit.proxy import answer_headers, errors, held_back, rate_gate
 from conduit.proxy.call import JSON, Answer, Call, Headers
 from conduit.proxy.decision import Decision, Foreseen, Funds, Stopped, fund_key
 from conduit.proxy.errors import ApiError
@@ -25,7 +25,7 @@ from keys.entries import BudgetEntry
 from keys.leases import BankAway
 from keys.rates_now import rates_now
 from keys.slices import Slice
-from providers.routing import Candidate, candidates
+from providers.candidates import Candidate, Watch, candidates
 from usage import traces
 
 if TYPE_CHECKING:
@@ -69,7 +69,12 @@ async def _decide(gateway: Gateway, call: Call, decision: Decision) -> None:
     decision.customer(entry)
     now = await asyncio.to_thread(rates_now, call.rates)
     decision.rates(rate_foresight.foresee(now, rate_gate.estimate(call), gateway.rates.limits.unused))
-    chosen = list(islice(candidates(decision.route, gateway.rng), MAX_ATTEMPTS))
+    watch = Watch(gateway.breaker, gateway.health, claims=False)
+    drawn = candidates(decision.route, gateway.rng, watch=watch, at=gateway.now())
+    chosen = list(islice(drawn, MAX_ATTEMPTS))
+    decision.checks += held_back.lines(drawn.held_back)
+    if drawn.held_back and not chosen:
+        decision.refuse(held_back.refusal(drawn.held_back, decision.route))
     funds = {fund_key(one): await _funds(gateway, call, one) for one in chosen}
     decision.served_by(chosen, funds)
 

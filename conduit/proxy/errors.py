@@ -13,10 +13,12 @@ from providers import errors as upstream
 class ApiError(ConduitError):
     """`param` names the request's field. `headers` go on the answer (`retry-after`, `x-should-retry`).
 
-    `elsewhere`: another candidate of the route may do what this one was refused.
+    `elsewhere`: another candidate of the route may do what this one was refused. `cause`: what the books tell where the
+    client is not to know.
     """
 
     elsewhere = False
+    cause = ""
 
     def __init__(
         self,
@@ -33,6 +35,30 @@ class ApiError(ConduitError):
         self.headers: dict[str, str] = {}
         if retry_after is not None:
             self.headers["retry-after"] = str(max(1, -int(-retry_after // 1)))
+
+
+class Withdrawn(upstream.UpstreamError):
+    """What served a stream was revoked while it ran. `shown` is what the client is told."""
+
+    def __init__(self, shown: ApiError) -> None:
+        super().__init__(shown.message, status=shown.status, code=shown.code)
+        self.shown = shown
+
+
+class KeyWithdrawn(Withdrawn):
+    """The caller's own key: no other attempt is made."""
+
+    elsewhere = False
+
+
+def key_withdrawn() -> KeyWithdrawn:
+    message = "The API key was revoked or disabled while its answer was being streamed."
+    return KeyWithdrawn(ApiError(401, "authentication_error", "invalid_api_key", message))
+
+
+def credential_withdrawn() -> Withdrawn:
+    message = "The gateway's credential behind this stream was revoked. Send the request again."
+    return Withdrawn(ApiError(502, "api_error", "credential_revoked", message))
 
 
 def bad_key() -> ApiError:
@@ -72,6 +98,25 @@ def invalid_json(message: str) -> ApiError:
 
 def invalid_value(field: str, message: str) -> ApiError:
     return ApiError(400, "invalid_request_error", "invalid_value", message, param=field or None)
+
+
+def context_length_exceeded(message: str, field: str) -> ApiError:
+    error = ApiError(400, "invalid_request_error", "context_length_exceeded", message, param=field)
+    error.elsewhere = True
+    return error
+
+
+def cannot_carry(field: str, message: str) -> ApiError:
+    """The provider has nothing like it; another one of the route may."""
+    error = invalid_value(field, message)
+    error.elsewhere = True
+    return error
+
+
+def telling(first: ApiError | None, second: ApiError) -> ApiError:
+    """Which of two candidates' refusals the client is told: the first one, but a window that is too small says nothing
+    where another model's would have done."""
+    return second if first is None or first.code == upstream.TOO_LONG else first
 
 
 def too_large(limit: int) -> ApiError:
@@ -129,6 +174,28 @@ def idempotency_unavailable() -> ApiError:
     return ApiError(503, "api_error", "idempotency_unavailable", message, retry_after=5)
 
 
+def response_not_found(name: str) -> ApiError:
+    """Deleted, past its time, never there and another tenant's are told alike."""
+    return ApiError(404, "invalid_request_error", "not_found", f"Response with id {name[:100]!r} not found.")
+
+
+def previous_response_not_found(name: str, reason: str) -> ApiError:
+    message = f"Previous response with id {name[:100]!r} cannot be continued: {reason}. Send its items in input."
+    return ApiError(400, "invalid_request_error", "previous_response_not_found", message, param="previous_response_id")
+
+
+def conversation_too_large(limit: int) -> ApiError:
+    message = f"The request with the conversation it continues is larger than {limit} bytes. Start a new one."
+    return ApiError(413, "invalid_request_error", "request_too_large", message, param="previous_response_id")
+
+
+def responses_unavailable() -> ApiError:
+    message = (
+        "Responses that are kept cannot be reached right now: the database is away. Nothing was sent to a provider."
+    )
+    return ApiError(503, "api_error", "responses_unavailable", message, retry_after=5)
+
+
 def customer_blocked(name: str) -> ApiError:
     return ApiError(403, "permission_error", "customer_blocked", f"The customer {name!r} is blocked.", param="user")
 
@@ -136,6 +203,22 @@ def customer_blocked(name: str) -> ApiError:
 def no_credential(route: str) -> ApiError:
     message = f"No provider of the route {route!r} has a usable credential right now."
     return ApiError(503, "api_error", "upstream_unavailable", message, retry_after=5)
+
+
+def upstream_failing(route: str, seconds: float) -> ApiError:
+    message = (
+        f"The providers of the route {route!r} failed several times in a row and are left alone for the moment; one is "
+        f"tried again in {max(1, round(seconds))} s."
+    )
+    return ApiError(503, "api_error", "upstream_unavailable", message, retry_after=seconds)
+
+
+def upstream_waits(route: str, seconds: float) -> ApiError:
+    message = (
+        f"The providers of the route {route!r} are limiting requests and asked to wait, for {max(1, round(seconds))} s "
+        "more."
+    )
+    return ApiError(429, "rate_limit_error", "upstream_rate_limited", message, retry_after=seconds)
 
 
 def price_unknown(model: str) -> ApiError:
@@ -165,6 +248,8 @@ def internal(request_id: str) -> ApiError:
 
 def from_upstream(error: upstream.UpstreamError) -> ApiError:
     """The client's view of a failed attempt. Messages have their secrets masked before they come here."""
+    if isinstance(error, Withdrawn):
+        return error.shown
     if isinstance(error, upstream.AuthRejected):
         message = f"The provider rejected the gateway's credential: {error.message}"
         return ApiError(502, "api_error", "upstream_auth_failed", message)
@@ -178,4 +263,19 @@ def from_upstream(error: upstream.UpstreamError) -> ApiError:
         return ApiError(504, "api_error", "upstream_timeout", error.message)
     if isinstance(error, upstream.InvalidResponse | upstream.UpstreamCut):
         return ApiError(502, "api_error", "upstream_invalid_response", error.message)
+    if isinstance(error, upstream.AccountEmpty):
+        return _account_empty(error)
     return ApiError(503, "api_error", "upstream_unavailable", error.message, retry_after=error.retry_after or 1)
+
+
+def answer_failed() -> ApiError:
+    """The provider says itself that its answer came to nothing, without an error."""
+    message = "The provider's model failed to make an answer. Send the request again."
+    return ApiError(502, "api_error", "upstream_invalid_response", message)
+
+
+def _account_empty(error: upstream.AccountEmpty) -> ApiError:
+    message = "The provider does not serve the gateway's account at the moment; the operator can see why."
+    shown = ApiError(503, "api_error", "upstream_unavailable", message, retry_after=error.retry_after or 60)
+    shown.cause = error.message
+    return shown

@@ -1,4 +1,4 @@
-"""What a key's holder may ask about: the models it may use, its own limits and spend, token counts."""
+"""What a key's holder may ask about: the models it may use, its own limits and spend."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from conduit.core.clock import rfc3339
 from conduit.core.money import format_usd
 from conduit.proxy import admission
 from conduit.proxy.call import JSON, Answer, Call
-from conduit.proxy.dialects.base import CountingDialect, ModelEntry
-from conduit.proxy.dialects.prompt_tokens import prompt_tokens
+from conduit.proxy.dialects.base import ModelEntry
 from keys.leases import BankAway
-from providers.adapters.types import ChatRequest
+from providers import patterns
 from providers.routing import RouteEntry
 
 if TYPE_CHECKING:
@@ -25,20 +24,21 @@ if TYPE_CHECKING:
 def models(gateway: Gateway, call: Call) -> Answer:
     """All routes that the key may use, or the one named in the path."""
     admission.check_key(call)
-    routes = gateway.snapshot.routing.routes
-    if call.path.model:
-        route = admission.find_route(gateway, call, call.path.model)
-        return Answer(200, [JSON], call.dialect.model(_entry(gateway, route)))
-    allowed = [_entry(gateway, route) for name, route in sorted(routes.items()) if call.key.may_use_model(name)]
+    listed = gateway.snapshot.routing.routes.listed()
+    if name := call.path.model:
+        route = admission.find_route(gateway, call, name)
+        return Answer(200, [JSON], call.dialect.model(_entry(gateway, name, route)))
+    allowed = [_entry(gateway, name, route) for name, route in listed if call.key.may_use_model(name)]
     return Answer(200, [JSON], call.dialect.models(allowed))
 
 
-def _entry(gateway: Gateway, route: RouteEntry) -> ModelEntry:
+def _entry(gateway: Gateway, name: str, route: RouteEntry) -> ModelEntry:
     target = route.targets[0] if route.targets else None
-    known = gateway.snapshot.routing.matcher.match(target.provider.vendor, target.model) if target else None
+    provider, matcher = target.provider if target else None, gateway.snapshot.routing.matcher
+    known = matcher.match(provider.vendor, provider.known_as(target.model)) if target and provider else None
     return ModelEntry(
-        name=route.name,
-        title=route.name,
+        name=name,
+        title=known.title if known and patterns.is_pattern(route.name) else name,
         owner=target.provider.name if target else "conduit",
         created=route.created,
         context_window=(known.context_window or 0) if known else 0,
@@ -47,7 +47,8 @@ def _entry(gateway: Gateway, route: RouteEntry) -> ModelEntry:
 
 
 async def own_view(gateway: Gateway, call: Call) -> Answer:
-    """Limits, spend and expiry of the calling key. Budgets of its teams show what is left, not what others spent."""
+    """Limits, spend and expiry of the calling key. Budgets of its teams and parents show what is left, not what others
+    spent."""
     key = call.key
     expires = rfc3339(datetime.fromtimestamp(key.expires_at, UTC)) if key.expires_at is not None else None
     shown: dict[str, Any] = {
@@ -55,7 +56,7 @@ async def own_view(gateway: Gateway, call: Call) -> Answer:
         "name": key.name,
         "key": f"cdt_vk_{key.public_id}…",
         "expires_at": expires,
-        "models": [name for name in sorted(gateway.snapshot.routing.routes) if key.may_use_model(name)],
+        "models": [name for name, _ in gateway.snapshot.routing.routes.listed() if key.may_use_model(name)],
         "endpoints": sorted(frozenset.intersection(*key.endpoint_rules)) if key.endpoint_rules else [],
         "max_output_tokens": key.max_output_tokens,
         "limits": [
@@ -80,15 +81,3 @@ async def own_view(gateway: Gateway, call: Call) -> Answer:
             item |= {"limit_usd": format_usd(one.allowed), "settled_usd": format_usd(one.settled)}
         shown["budgets"].append(item)
     return Answer(200, [JSON, (b"cache-control", b"no-store")], orjson.dumps(shown))
-
-
-def count_tokens(gateway: Gateway, call: Call) -> Answer:
-    """An estimate of the prompt's tokens, without calling a provider."""
-    admission.check_key(call)
-    dialect = call.dialect
-    assert isinstance(dialect, CountingDialect), "paths.py names `count` for dialects that have it only"
-    call.inbound = dialect.parse_count(call.body, model=call.path.model)
-    admission.find_route(gateway, call, call.inbound.head.model)
-    request = call.inbound.canonical()
-    assert isinstance(request, ChatRequest)
-    return Answer(200, [JSON], dialect.render_count(prompt_tokens(request)))

@@ -11,7 +11,10 @@ from providers.adapters.types import Dialect, Endpoint
 
 
 class Path(msgspec.Struct, frozen=True):
-    """`action` names the view's method; `model` and `stream` come from the path where the dialect puts them there."""
+    """`action` names the view's method; `model` and `stream` come from the path where the dialect puts them there.
+
+    In paths about a stored response `model` is its id, and `query` what stands behind the question mark.
+    """
 
     dialect: Dialect
     endpoint: Endpoint
@@ -20,10 +23,13 @@ class Path(msgspec.Struct, frozen=True):
     model: str = ""
     stream: bool = False
     array: bool = False  # the stream as one JSON array instead of events (Gemini without `alt=sse`)
+    query: bytes = b""
 
 
 _POSTS = {
     "/v1/chat/completions": Path(Dialect.OPENAI, Endpoint.CHAT, "generate", "POST"),
+    "/v1/completions": Path(Dialect.OPENAI, Endpoint.COMPLETIONS, "generate", "POST"),
+    "/v1/responses": Path(Dialect.RESPONSES, Endpoint.RESPONSES, "respond", "POST"),
     "/v1/embeddings": Path(Dialect.OPENAI, Endpoint.EMBEDDINGS, "generate", "POST"),
     "/v1/messages": Path(Dialect.ANTHROPIC, Endpoint.MESSAGES, "generate", "POST"),
     "/v1/messages/count_tokens": Path(Dialect.ANTHROPIC, Endpoint.MESSAGES, "count", "POST"),
@@ -47,6 +53,10 @@ _GEMINI_CALLS = {
 }
 _ONE_MODEL = re.compile(r"/(?P<version>v1|v1beta)/models/(?P<model>[^:]+)")
 
+_STORED = re.compile(r"/v1/responses/(?P<id>[^/:]+)(?P<what>/cancel|/input_items)?")
+# By what follows the id, and the method where that decides: action and method.
+_STORED_CALLS = {"/cancel": ("cancel", "POST"), "/input_items": ("input_items", "GET"), "DELETE": ("delete", "DELETE")}
+
 
 def is_proxy(path: str) -> bool:
     return path.startswith(("/v1/", "/v1beta/", "/v2/"))
@@ -61,8 +71,8 @@ def dialect_of(path: str) -> Dialect:
     return Dialect.OPENAI
 
 
-def find(path: str, headers: Mapping[bytes, bytes], query: bytes = b"") -> Path | None:
-    """The meaning of a path, whatever the method; None for an unknown one."""
+def find(path: str, headers: Mapping[bytes, bytes], query: bytes = b"", *, method: str = "") -> Path | None:
+    """The meaning of a path; None for an unknown one. Where a path has several methods, an odd one means the first."""
     found = _POSTS.get(path)
     if found is not None:
         return found
@@ -74,6 +84,10 @@ def find(path: str, headers: Mapping[bytes, bytes], query: bytes = b"") -> Path 
         endpoint, action, stream = _GEMINI_CALLS[call["call"]]
         array = stream and b"alt=sse" not in query.split(b"&")
         return Path(Dialect.GEMINI, endpoint, action, "POST", call["model"], stream, array)
+    stored = _STORED.fullmatch(path)
+    if stored is not None:
+        action, known = _STORED_CALLS.get(stored["what"] or method, ("stored", "GET"))
+        return Path(Dialect.RESPONSES, Endpoint.RESPONSES, action, known, stored["id"], query=query)
     one = _ONE_MODEL.fullmatch(path)
     if one is not None:
         if one["version"] == "v1beta":

@@ -8,22 +8,28 @@ what may have been billed a second hold must fit.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
+import msgspec
+from django.conf import settings
+
 from conduit.core.ids import uuid7
-from conduit.proxy import admission, answer_headers, errors, reservation, streaming
+from conduit.proxy import admission, answer_headers, errors, held_back, reservation, streaming
 from conduit.proxy.call import EVENTS, JSON, Answer, Call
 from conduit.proxy.errors import ApiError
+from conduit.proxy.seals import Seals
 from conduit.proxy.settlement import Attempt, untold
-from providers.adapters.base import Adapter, Relay, Upstream, UpstreamRequest
-from providers.adapters.types import ChatRequest
-from providers.errors import CannotCarry, InvalidResponse, RequestRejected, UpstreamError
-from providers.routing import Candidate, RouteEntry, candidates
-from providers.transport import UpstreamAnswer
+from providers.adapters.base import CONTENT, Adapter, Rates, Relay, Upstream, UpstreamRequest
+from providers.adapters.foreign import readable
+from providers.adapters.types import ChatRequest, ChatResponse
+from providers.candidates import Candidate, candidates
+from providers.errors import TOO_LONG, CannotCarry, InvalidResponse, UpstreamError
+from providers.routing import RouteEntry
+from providers.transport import IDLE_SECONDS, UpstreamAnswer
 from usage.errors import JournalFull
 
 if TYPE_CHECKING:
@@ -53,7 +59,7 @@ class _Begun(NamedTuple):
 
 
 async def _try_candidates(gateway: Gateway, call: Call, route: RouteEntry) -> Answer:
-    drawn = candidates(route, gateway.rng)
+    drawn = candidates(route, gateway.rng, watch=gateway.watch, at=gateway.now())
     begun = await _following(gateway, call, drawn, route)
     for left in range(MAX_ATTEMPTS - 1, -1, -1):
         attempt = begun.attempt
@@ -61,7 +67,8 @@ async def _try_candidates(gateway: Gateway, call: Call, route: RouteEntry) -> An
             await gateway.journal.durable()
             return await _deliver(gateway, call, begun, route)
         except UpstreamError as error:
-            begun = await _after(gateway, call, attempt, error, drawn if left else iter(()), route)
+            drawn.failed(begun.candidate, error)
+            begun = await _after(gateway, call, attempt, error, drawn if left else None, route)
         except JournalFull as error:  # nothing was sent
             refused = errors.not_ready("The gateway cannot record requests: its journal's disk failed.")
             attempt.fail(refused, None, final=True)
@@ -70,35 +77,40 @@ async def _try_candidates(gateway: Gateway, call: Call, route: RouteEntry) -> An
             attempt.cancel(None, answer_bytes=0)
             raise
         except Exception as error:
+            attempt.judge(None)  # a fault of ours
             attempt.fail(errors.internal(call.request_id), InvalidResponse(type(error).__name__), final=True)
             raise
     raise AssertionError("the last candidate returns or raises")
 
 
-async def _following(gateway: Gateway, call: Call, drawn: Iterator[Candidate], route: RouteEntry) -> _Begun:
+async def _following(gateway: Gateway, call: Call, drawn: candidates, route: RouteEntry) -> _Begun:
     """The next candidate that is not at its limits and that the budgets carry. Raises ApiError."""
     refused: ApiError | None = None
     while (candidate := await gateway.rates.next_open(call, drawn)) is not None:
+        held_back.note(call, drawn)
         try:
             return await _begin(gateway, call, candidate, route)
-        except ApiError as error:
-            if not error.elsewhere:
+        except BaseException as error:
+            drawn.give_back(candidate)
+            if not isinstance(error, ApiError) or not error.elsewhere:
                 raise
-            refused = refused or error
-    if refused is not None:
+            refused = errors.telling(refused, error)
+    if refused is not None and not (call.limited and refused.code == TOO_LONG):
         raise refused
-    raise errors.candidates_limited(route.name, call.retry_after) if call.limited else errors.no_credential(route.name)
+    raise held_back.nobody(call, drawn, route)
 
 
 async def _after(  # noqa: PLR0913 (the failed attempt and what the next one needs)
-    gateway: Gateway, call: Call, attempt: Attempt, error: UpstreamError, drawn: Iterator[Candidate], route: RouteEntry
+    gateway: Gateway, call: Call, attempt: Attempt, error: UpstreamError, drawn: candidates | None, route: RouteEntry
 ) -> _Begun:
     """The next attempt, begun before the failed one is on record as final or not. What surely was not billed gives its
     hold back first; beside what may have been, a second hold must fit. Raises the failure when there is no other."""
     shown, begun = attempt.shown(error), None
+    gateway.rejections.note(attempt.candidate, error)
+    attempt.judge(error)
     call.whole = False
     try:
-        if not isinstance(error, RequestRejected) and not call.left:
+        if drawn is not None and error.elsewhere and not call.left:
             if error.billed == "no":
                 attempt.give_back()
             with suppress(ApiError):
@@ -117,43 +129,65 @@ async def _begin(gateway: Gateway, call: Call, candidate: Candidate, route: Rout
     budgets = (*call.budgets, *gateway.provider_budgets(target.provider))
     reserved = await reservation.reserve(gateway, call, target, price, budgets)
     try:
-        request = build(call, candidate, route, reserved.cap, attempt_id)
+        request = build(call, candidate, route, reserved.cap, attempt_id, reserved.rates)
         return _Begun(candidate, Attempt(gateway, call, candidate, price, reserved, attempt_id), request)
     except BaseException:
         gateway.holds.settle(reserved.hold, 0)
         raise
 
 
-def build(call: Call, candidate: Candidate, route: RouteEntry, cap: int | None, attempt_id: UUID) -> UpstreamRequest:
+def build(
+    call: Call,
+    candidate: Candidate,
+    route: RouteEntry,
+    cap: int | None,
+    attempt_id: UUID,
+    rates: Rates | None = None,
+) -> UpstreamRequest:
     """The upstream's bytes. Pass-through where the provider speaks the client's dialect."""
     assert call.inbound is not None
-    provider = candidate.target.provider
+    target, provider = candidate.target, candidate.target.provider
+    seals = Seals(call.path.dialect, target)
     upstream = Upstream(
         base_url=provider.base_url,
-        model=candidate.target.model,
+        model=target.model,
         secrets=candidate.credential.secrets,
-        options=_options(call, candidate),
+        options=options(call, candidate),
         region=provider.region,
         max_output_tokens=cap,
         attempt=str(attempt_id),
+        held_at=rates,
     )
     try:
-        if provider.adapter.wire is call.path.dialect:
-            request = provider.adapter.pass_through(call.body, call.inbound.head, upstream)
+        if call.speaks in target.native:
+            body, lost = seals.body(call.body)
+            request = target.adapter.pass_through(body, call.inbound.head, upstream)
         else:
-            request = provider.adapter.build_request(call.inbound.canonical(), upstream)
+            asked, lost = readable(call.inbound.canonical(), target.adapter.wire)
+            asked, unread = seals.request(asked)
+            lost += unread
+            request = target.adapter.build_request(asked, upstream)
+        if lost:
+            request = msgspec.structs.replace(request, dropped=tuple(dict.fromkeys((*request.dropped, *lost))))
     except CannotCarry as error:
-        raise errors.invalid_value(error.field, f"{provider.name}: {error}") from error
-    if request.dropped and route.strict:
-        field = request.dropped[0]
-        raise errors.invalid_value(
-            field, f"{field}: the provider {provider.name!r} cannot carry it, and the route is strict."
-        )
+        raise errors.cannot_carry(error.field, f"{error} (provider {provider.name!r})") from error
+    if request.dropped:
+        _check_dropped(request.dropped, provider.name, strict=route.strict)
     call.dropped = request.dropped
     return request
 
 
-def _options(call: Call, candidate: Candidate) -> Mapping[str, Any]:
+def _check_dropped(dropped: tuple[str, ...], provider: str, *, strict: bool) -> None:
+    """Raises ApiError for content that would be missing, whatever the route says."""
+    lost = next((field for field in dropped if field in CONTENT), None)
+    if lost is not None:
+        raise errors.cannot_carry(lost, f"{lost}: the provider {provider!r} cannot take it with this request.")
+    if strict:
+        message = f"{dropped[0]}: the provider {provider!r} cannot carry it, and the route is strict."
+        raise errors.cannot_carry(dropped[0], message)
+
+
+def options(call: Call, candidate: Candidate) -> Mapping[str, Any]:
     """The provider's options. Client headers reach an adapter only where its kind names them, as options."""
     provider = candidate.target.provider
     if not provider.client_headers:
@@ -171,7 +205,7 @@ def _options(call: Call, candidate: Candidate) -> Mapping[str, Any]:
 async def _deliver(gateway: Gateway, call: Call, begun: _Begun, route: RouteEntry) -> Answer:
     candidate, attempt, request = begun
     assert call.inbound is not None
-    adapter, streamed = candidate.target.provider.adapter, call.inbound.head.stream
+    adapter, streamed = candidate.target.adapter, call.inbound.head.stream
     call.whole = attempt.limited and not streamed
     upstream = await _send(gateway, call, route, request)
     try:
@@ -180,6 +214,8 @@ async def _deliver(gateway: Gateway, call: Call, begun: _Begun, route: RouteEntr
             raise adapter.parse_error(upstream.status, upstream.headers, body)
         if upstream.status >= 300:
             raise InvalidResponse(f"The provider answered with status {upstream.status}.", status=upstream.status)
+        if gateway.breaker.trips:
+            gateway.breaker.works(candidate.credential.version_id)
         if streamed:
             return await _stream(gateway, call, candidate, upstream, attempt)
         began = perf_counter()
@@ -192,9 +228,14 @@ async def _deliver(gateway: Gateway, call: Call, begun: _Begun, route: RouteEntr
 
 
 async def _send(gateway: Gateway, call: Call, route: RouteEntry, request: UpstreamRequest) -> UpstreamAnswer:
-    began = perf_counter()
+    assert call.inbound is not None
+    began, idle, timeout = perf_counter(), IDLE_SECONDS, call.timeout or route.timeout
+    if call.inbound.head.stream:  # its whole time is the watch's
+        idle = settings.CONDUIT_STREAM_IDLE_TIMEOUT or IDLE_SECONDS
+    else:
+        timeout = timeout or settings.CONDUIT_STREAM_TOTAL_TIMEOUT or None
     try:
-        return await gateway.transport.send(request, timeout=call.timeout or route.timeout)
+        return await gateway.transport.send(request, timeout=timeout, idle=idle)
     finally:
         call.upstream += perf_counter() - began
 
@@ -202,17 +243,23 @@ async def _send(gateway: Gateway, call: Call, route: RouteEntry, request: Upstre
 def _whole(gateway: Gateway, call: Call, candidate: Candidate, body: bytes, attempt: Attempt) -> Answer:
     """A complete answer: metered, then rendered in the client's dialect."""
     assert call.inbound is not None
-    adapter, response, shown = candidate.target.provider.adapter, None, body
+    adapter, response, shown = candidate.target.adapter, None, body
     attempt.unread = len(body)
-    if adapter.wire is call.path.dialect:
+    if call.speaks in candidate.target.native:
         usage = adapter.read_usage(call.path.endpoint, body)
     else:
         response = adapter.parse_response(call.inbound.canonical(), body)
         usage = response.usage
-        shown = call.dialect.render(call.inbound, response)
+        if isinstance(response, ChatResponse):
+            response = Seals(call.path.dialect, candidate.target).response(response)
+        try:
+            shown = call.dialect.render(call.inbound, response)
+        except ApiError as error:  # billed all the same
+            attempt.fail(error, UpstreamError(error.message), usage=usage, final=True)
+            raise
     generated = 0
     if untold(usage):
-        generated = streaming.text_bytes(response or adapter.parse_response(call.inbound.canonical(), body))
+        generated = streaming.generated_in(call.inbound, adapter, body, response)
     attempt.succeed(usage, answer_bytes=generated)
     return Answer(200, [JSON, *answer_headers.of_attempt(gateway, call, candidate, attempt)], shown)
 
@@ -222,7 +269,9 @@ async def _stream(
 ) -> Answer:
     """Answers once the first piece is there: until then a failure can still be told by its status, or retried."""
     relay = _relay(call, candidate)
+    attempt.flight.streams(upstream)
     first = await streaming.first_piece(call, upstream, relay)
+    gateway.health.begins(candidate.target.key)
     headers = [*([JSON] if call.path.array else EVENTS), *answer_headers.of_attempt(gateway, call, candidate, attempt)]
     body = streaming.pieces(call, attempt, upstream, relay, first)
     attempt.streaming = True
@@ -232,12 +281,13 @@ async def _stream(
 
 def _relay(call: Call, candidate: Candidate) -> Relay:
     assert call.inbound is not None
-    adapter: Adapter = candidate.target.provider.adapter
-    if adapter.wire is call.path.dialect:
+    adapter: Adapter = candidate.target.adapter
+    if call.speaks in candidate.target.native:
         relay = adapter.relay(call.inbound.head)
     else:
         request = call.inbound.canonical()
         assert isinstance(request, ChatRequest)
         parser = adapter.stream_parser(request)
-        relay = streaming.Translation(parser, call.dialect.stream(call.inbound, call.request_id))
+        renderer = call.dialect.stream(call.inbound, call.request_id)
+        relay = streaming.Translation(parser, renderer, Seals(call.path.dialect, candidate.target))
     return streaming.AsArray(relay) if call.path.array else relay

@@ -6,8 +6,6 @@ each attempt: a candidate at its limit is passed over, as one that cannot be rea
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import msgspec
 
 from conduit.proxy import errors
@@ -15,7 +13,7 @@ from conduit.proxy.call import Call
 from conduit.proxy.errors import ApiError
 from keys.entries import RateScope
 from keys.limits import OverLimit, RateLimits, Taken
-from providers.routing import Candidate
+from providers.candidates import Candidate, candidates
 
 ASSUMED_ANSWER_TOKENS = 256  # for the token rate, when a request does not bound its answer; corrected afterwards
 
@@ -34,11 +32,12 @@ class RateGate:
     def __init__(self, limits: RateLimits) -> None:
         self.limits = limits
 
-    async def admit(self, call: Call) -> None:
-        """Raises ApiError 429."""
-        if not call.rates:
+    async def admit(self, call: Call, *, tokens: int | None = None) -> None:
+        """`tokens` are estimated from the request where they are not given. A call that came with what was taken for
+        it takes no more. Raises ApiError 429."""
+        if not call.rates or call.taken is not None:
             return
-        taken = await self.limits.admit(call.rates, estimate(call))
+        taken = await self.limits.admit(call.rates, estimate(call) if tokens is None else tokens)
         if isinstance(taken, OverLimit):
             call.over = taken
             _note(call, taken)
@@ -64,11 +63,16 @@ class RateGate:
         if taken.taken is not None:
             self.limits.release(taken.taken, tokens)
 
-    async def next_open(self, call: Call, drawn: Iterator[Candidate]) -> Candidate | None:
+    async def next_open(self, call: Call, drawn: candidates) -> Candidate | None:
         """The next candidate that is not at a limit of its own; what the call's attempt before took is given back."""
         self._end_attempt(call)
         for candidate in drawn:
-            taken = await self.admit_attempt(call, candidate)
+            taken = None
+            try:
+                taken = await self.admit_attempt(call, candidate)
+            finally:
+                if taken is None:
+                    drawn.give_back(candidate)
             if taken is not None:
                 call.attempt_taken = taken
                 return candidate

@@ -13,17 +13,17 @@ import msgspec
 
 from conduit.core.clock import rfc3339
 from conduit.core.money import format_usd
-from conduit.proxy import errors
+from conduit.proxy import context_window, errors
 from conduit.proxy.call import Call
 from conduit.proxy.errors import ApiError
-from conduit.proxy.worst_case import Bound, bound
+from conduit.proxy.worst_case import Bound, bound, window_of
 from keys.entries import BudgetEntry
 from keys.holds import Refused
 from keys.slices import Hold, Request, Slice
 from providers.adapters.types import Endpoint
 from providers.routing import TargetEntry
 from usage.pricing import PriceRow, worst_case
-from usage.rates import unpriced
+from usage.rates import Rates, unpriced
 
 if TYPE_CHECKING:
     from conduit.proxy.gateway import Gateway
@@ -33,11 +33,13 @@ SHORTEST = 256  # tokens that a lowered cap leaves at least
 
 
 class Reserved(msgspec.Struct):
-    """An attempt's hold, the cap to be written upstream (None: as it came), and the instant that it counts at."""
+    """An attempt's hold, the cap to be written upstream (None: as it came), and the instant that it counts at.
+    `rates`: the prices that the hold goes by, where a hard budget carries it."""
 
     hold: Hold
     cap: int | None
     time_us: int
+    rates: Rates | None = None
 
 
 class Plan(msgspec.Struct):
@@ -90,12 +92,15 @@ async def reserve(
         call.trace += lines_of_refusal(plan, target, slices, refused)
         raise refusal(refused) from refused
     call.trace += [line(one, hold.nanos, taken=taken) for one, taken in zip(hold.slices, hold.taken, strict=True)]
-    return Reserved(hold, plan.cap(hold.nanos), time_us)
+    rates = price.rates if price is not None and any(budget.hard for budget in budgets) else None
+    return Reserved(hold, plan.cap(hold.nanos), time_us, rates)
 
 
 def plan_of(call: Call, target: TargetEntry, price: PriceRow | None, budgets: Sequence[BudgetEntry]) -> Plan:
-    """Raises ApiError for what no hard budget can carry: an unknown price, or a cost without a bound."""
+    """Raises ApiError for a prompt longer than the model's context window, and for what no hard budget can carry: an
+    unknown price, or a cost without a bound."""
     assert call.inbound is not None
+    context_window.check(call, target)
     head, hard = call.inbound.head, [budget for budget in budgets if budget.hard]
     limits = [limit for limit in (head.max_output_tokens, call.key.max_output_tokens) if limit is not None]
     if target.max_output_tokens is not None and (limits or hard):
@@ -106,14 +111,20 @@ def plan_of(call: Call, target: TargetEntry, price: PriceRow | None, budgets: Se
         full, written = 0, None
     if not hard:
         return Plan(price, Bound(input_tokens=len(call.body), output_tokens=None, n=head.n), full, None, written)
-    most = bound(call.inbound, target, call.body, beta=call.headers.get(b"anthropic-beta", b"").decode("latin-1"))
+    beta = context_window.beta_of(call)
+    most = bound(call.inbound, target, call.body, beta=beta)
     lacking = unpriced(price, output_tokens=full, units=most.units) if price else ("input",)
     if lacking:
         call.trace.append({"check": "price", "ok": False, "model": target.model, "units": list(lacking)})
         raise errors.price_unknown(target.model)
+    if target.surcharge and price and price.provider_id != target.provider.id and not most.unbounded:
+        reason = f"{target.surcharge}, which no price list tells: set a price for the provider {target.provider.name!r}"
+        most = msgspec.structs.replace(most, unbounded=reason)
     if most.unbounded:
         _allow_unbounded(call, hard, most.unbounded)
     flexible = head.max_output_tokens is None and full > 0 and not most.unbounded
+    if flexible:
+        full = context_window.cap_within(window_of(target, beta), most.input_tokens, full, least=SHORTEST)
     return Plan(price, most, full, min(full, SHORTEST) if flexible else None, full if flexible else written)
 
 
@@ -185,7 +196,8 @@ def lines_of_refusal(
 
 
 def refusal(refused: Refused) -> ApiError:
-    """In words for the client: scope, window, what is left and when it resets."""
+    """In words for the client: scope, window, what is left and when it resets. The limit is told of the key's own
+    budget only: what others may spend is theirs to know (usage/traces.py for_holder)."""
     one = refused.slice
     if one is None:
         return errors.budget_unavailable()
@@ -198,13 +210,14 @@ def refusal(refused: Refused) -> ApiError:
     when = f"It resets at {rfc3339(one.ended_at)}." if one.ended_at else "It does not reset by itself."
     if one.entry.owner_kind == "provider":  # shared by all teams: its figures are nobody's of them
         return errors.budget_exceeded(f"The {window} budget of {owner} is used up. {when}")
-    left = format_usd(max(0, one.remaining))
+    own, left = one.entry.owner_kind == "key", _usd(max(0, one.remaining))
     if one.remaining <= 0:
-        message = f"The {window} budget of {owner} is used up (limit {_usd(one.allowed)}, $0.00 left). {when}"
+        limit = f"limit {_usd(one.allowed)}, " if own else ""
+        message = f"The {window} budget of {owner} is used up ({limit}$0.00 left). {when}"
     else:
         message = (
             f"The {window} budget of {owner} cannot carry this request: it may cost up to {_usd(refused.nanos)}, and"
-            f" ${left} of {_usd(one.allowed)} is left. Ask for fewer output tokens. {when}"
+            f" {left + f' of {_usd(one.allowed)}' if own else left} is left. Ask for fewer output tokens. {when}"
         )
     return errors.budget_exceeded(message)
 

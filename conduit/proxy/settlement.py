@@ -16,13 +16,13 @@ from conduit.core.ids import uuid7
 from conduit.core.secret import mask
 from conduit.proxy import metrics
 from conduit.proxy.call import Call
-from conduit.proxy.dialects.prompt_tokens import prompt_tokens
+from conduit.proxy.dialects.prompt_tokens import estimated_prompt
 from conduit.proxy.errors import ApiError, from_upstream
 from conduit.proxy.reservation import Reserved
 from providers.adapters.estimate import BYTES_PER_TOKEN, tokens_in, tokens_in_bytes
-from providers.adapters.types import ChatRequest, Usage
-from providers.errors import UpstreamError
-from providers.routing import Candidate
+from providers.adapters.types import Usage
+from providers.candidates import Candidate
+from providers.errors import UpstreamError, UpstreamTimeout
 from usage import records
 from usage.pricing import Cost, PriceRow, cost
 
@@ -46,22 +46,25 @@ class Attempt:
         reserved: Reserved,
         attempt_id: UUID,
     ) -> None:
-        self._gateway, self._call, self._candidate, self._price = gateway, call, candidate, price
+        self._gateway, self._call, self.candidate, self._price = gateway, call, candidate, price
         self._hold, self.cap = reserved.hold, reserved.cap
         self.id = attempt_id
         self.open = True
         self.unread = 0  # bytes of a whole answer that came and was not understood
+        self._judged = False
         self.streaming = False  # the stream's generator owns the upstream connection and the attempt's end
         self._time_us = reserved.time_us
         self._began = time.perf_counter()
         self._first: float | None = None
+        self._output = 0  # tokens
         self.cost: Cost | None = None
         call.attempts += 1
         self._columns = self._identify()
         gateway.journal.append(records.encode(records.Dispatched(**self._columns)))
+        self.flight = gateway.in_use.begin(call.key, candidate.credential, self._time_us, changes=call.changes)
 
     def _identify(self) -> dict[str, Any]:
-        call, target, credential = self._call, self._candidate.target, self._candidate.credential
+        call, target, credential = self._call, self.candidate.target, self.candidate.credential
         assert call.inbound is not None
         return {
             "attempt_id": self.id.bytes,
@@ -89,7 +92,7 @@ class Attempt:
 
     def shown(self, error: UpstreamError) -> ApiError:
         """The client's view of the error, with this attempt's secrets masked in the provider's words."""
-        error.message = mask(error.message, self._candidate.credential.masks())
+        error.message = mask(error.message, self.candidate.credential.masks())
         return from_upstream(error)
 
     @property
@@ -104,7 +107,8 @@ class Attempt:
     def most_frames(self) -> float:
         """Each frame of a stream carries a token at least: more than the cap's is more than was asked for."""
         assert self._call.inbound is not None
-        return math.inf if self.cap is None else self.cap * self._call.inbound.head.n
+        head = self._call.inbound.head
+        return math.inf if self.cap is None else self.cap * head.n + head.echoed
 
     def first_byte(self) -> None:
         """The first streamed bytes are about to leave for the client."""
@@ -114,10 +118,33 @@ class Attempt:
                 metrics.FIRST_TOKEN, self._call.path.endpoint.value, self._first - self._call.started
             )
 
+    def stream_opened(self) -> None:
+        self._gateway.tally.streams += 1
+
+    def stream_closed(self, why: str) -> None:
+        """All that is measured of a stream, once. `why` it ended: a label of metrics.STREAMS_ENDED."""
+        tally, target = self._gateway.tally, self.candidate.target
+        labels = tally.bounded(target.provider.name, target.model)
+        tally.streams -= 1
+        tally.add(metrics.STREAMS_ENDED, (why, *labels))
+        if self._first is None:
+            return
+        tally.observe(metrics.STREAM_FIRST, labels, self._first - self._call.started)
+        seconds = time.perf_counter() - self._first
+        if self._output > 1 and seconds > 0:
+            tally.observe(metrics.STREAM_RATE, labels, self._output / seconds)
+
+    def noted(self, error: UpstreamError) -> None:
+        """Tells the breaker of a failure in the middle of a stream. `error.message` is masked already."""
+        self._gateway.rejections.note(self.candidate, error)
+
     def succeed(self, usage: Usage | None, *, answer_bytes: int) -> None:
         """The whole answer came. Without usage it is estimated: `answer_bytes` are those of the generated text."""
         if usage is not None and untold(usage) and not usage.flags:
             usage.flags = ("usage_missing",)
+        if self.open:
+            self._judged = True
+            self._gateway.health.works(self.candidate.target.key)
         if self._call.left:
             self._end(usage, answer_bytes, status=499, outcome="cancelled")
         else:
@@ -125,6 +152,7 @@ class Attempt:
 
     def cancel(self, usage: Usage | None, *, answer_bytes: int, ended: bool = False) -> None:
         """The client left. What was streamed until then is billed, and the token that was on its way meanwhile."""
+        self.judge(None)
         if ended and usage is not None:
             self._end(usage, answer_bytes, status=499, outcome="cancelled")
         else:
@@ -141,11 +169,15 @@ class Attempt:
     ) -> None:
         """The attempt failed. What surely was not billed costs nothing; of what may have been, what came is estimated.
         Where nothing came and a hard budget applies, its hold stays: the cost is uncertain until somebody knows it."""
+        self.judge(cause)
         uncertain = False
+        if usage is None and cause is not None:
+            usage = cause.usage
         if usage is None and answer_bytes == 0:
             if cause is None or cause.billed == "no":
                 usage = Usage()
-            answer_bytes = self.unread
+            else:
+                answer_bytes = self.unread
             uncertain = usage is None and not answer_bytes and self.limited
         elif answer_bytes:
             answer_bytes += BYTES_PER_TOKEN  # the token that was torn, or on its way
@@ -159,6 +191,18 @@ class Attempt:
             partial=True,
             uncertain=uncertain,
         )
+
+    def judge(self, cause: UpstreamError | None) -> None:
+        """Once, as soon as it failed: the next attempt may be at the same target. A caller that has no patience says
+        nothing about the provider."""
+        if self._judged:
+            return
+        self._judged = True
+        health, target = self._gateway.health, self.candidate.target.key
+        if cause is None or (isinstance(cause, UpstreamTimeout) and self._call.timeout is not None):
+            health.unknown(target)
+        else:
+            health.failed(target, self.candidate.credential.id, cause)
 
     def _end(  # noqa: PLR0913 (private: the three public ends fill it)
         self,
@@ -175,6 +219,7 @@ class Attempt:
         if not self.open:
             return
         self.open = False
+        self._gateway.in_use.end(self.flight)
         self._call.ended = self._call.ended or final
         call, now = self._call, time.perf_counter()
         exactness = "uncertain" if uncertain else "exact"
@@ -188,6 +233,7 @@ class Attempt:
             usage.output_tokens = max(usage.output_tokens, tokens_in_bytes(answer_bytes))
             exactness = "estimated"
         self.cost = priced = cost(usage, self._price)
+        self._output = usage.output_tokens
         self._gateway.journal.append(
             records.encode(
                 records.Settled(
@@ -208,7 +254,7 @@ class Attempt:
                     ttft_us=int((self._first - call.started) * 1e6) if self._first is not None else None,
                     overhead_us=call.overhead_us(),
                     error_code=error.code if error else "",
-                    error_message=error.message[:500] if error else "",
+                    error_message=(error.cause or error.message)[:500] if error else "",
                     flags=[*usage.flags, *priced.flags],
                     trace=call.trace if final else [],
                 )
@@ -231,12 +277,11 @@ class Attempt:
     def _estimate(self, answer_bytes: int) -> Usage:
         """No figures from the provider: the request's text and what was generated, by the documented heuristic."""
         call = self._call
-        request = call.inbound.canonical() if call.inbound else None
-        prompt = prompt_tokens(request) if isinstance(request, ChatRequest) else tokens_in(call.body)
+        prompt = estimated_prompt(call.inbound) if call.inbound else tokens_in(call.body)
         return Usage(input_tokens=prompt, output_tokens=tokens_in_bytes(answer_bytes), flags=("usage_missing",))
 
     def _count(self, usage: Usage, priced: Cost, status: int, outcome: str, *, final: bool) -> None:
-        call, target = self._call, self._candidate.target
+        call, target = self._call, self.candidate.target
         provider, model, endpoint = target.provider.name, target.model, call.path.endpoint.value
         tally = self._gateway.tally
         tally.add(metrics.ATTEMPTS, (provider, outcome))

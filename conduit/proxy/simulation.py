@@ -32,11 +32,13 @@ from keys.models import VirtualKey
 from keys.rates_now import rates_now
 from keys.representation import state_of
 from providers.adapters.types import Dialect, Endpoint
-from providers.routing import Candidate, RouteEntry
+from providers.candidates import Candidate
+from providers.routing import RouteEntry
 from usage import remedies, traces
 
 ENDPOINTS = {
-    Dialect.OPENAI: (Endpoint.CHAT, Endpoint.EMBEDDINGS),
+    Dialect.OPENAI: (Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS),
+    Dialect.RESPONSES: (Endpoint.RESPONSES,),
     Dialect.ANTHROPIC: (Endpoint.MESSAGES,),
     Dialect.GEMINI: (Endpoint.GENERATE, Endpoint.EMBEDDINGS),
 }
@@ -61,10 +63,12 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 def simulate(asked: Asked, *, actor: Actor) -> dict[str, Any]:
     """The answer's body. Raises InvalidInput where the dialect has no such endpoint. Changes nothing."""
     at = now()
-    entry, usable = entries.of_key(asked.key)
+    entry, hindrance = entries.of_key(asked.key, actor)
     decision, picture = Decision(_call(asked, entry), to_end=True), snapshot.load()
-    if not usable:
-        decision.checks.append({"check": "key", "ok": False, "state": state_of(asked.key, at)})
+    if hindrance:
+        state = state_of(asked.key, at)
+        stopped = {"state": "stopped", "found": hindrance} if state == "active" else {"state": state}
+        decision.checks.append({"check": "key", "ok": False, **stopped})
         decision.refuse(errors.bad_key())
     else:
         decision.checks.append({"check": "key", "ok": True, "state": "active"})
@@ -104,8 +108,10 @@ def _sample(asked: Asked) -> dict[str, Any]:
     if asked.dialect is Dialect.GEMINI:
         part = {"parts": [{"text": _SAMPLE}]}
         return {"content": part} if embeds else {"contents": [{"role": "user", **part}]}
-    if embeds:
+    if embeds or asked.dialect is Dialect.RESPONSES:
         return {"input": _SAMPLE}
+    if asked.endpoint is Endpoint.COMPLETIONS:
+        return {"prompt": _SAMPLE}
     body: dict[str, Any] = {"messages": [{"role": "user", "content": _SAMPLE}]}
     if asked.dialect is Dialect.ANTHROPIC:  # its callers must name a cap
         body["max_tokens"] = asked.max_output_tokens or rate_gate.ASSUMED_ANSWER_TOKENS

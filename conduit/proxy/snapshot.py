@@ -45,7 +45,11 @@ class Snapshot(msgspec.Struct, frozen=True):
         """The price in force now for this target's model."""
         provider = target.provider
         return self.prices.find(
-            vendor=provider.vendor, model=target.model, provider_id=provider.id, at=datetime.now(UTC)
+            vendor=provider.vendor,
+            model=target.model,
+            known_as=provider.known_as(target.model),
+            provider_id=provider.id,
+            at=datetime.now(UTC),
         )
 
 
@@ -66,6 +70,7 @@ class Database:
     def __init__(self) -> None:
         self._reloads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reload")
         self._lookups = ThreadPoolExecutor(max_workers=2, thread_name_prefix="look-up")
+        self._writes = ThreadPoolExecutor(max_workers=1, thread_name_prefix="write")
 
     async def run(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """However long it takes."""
@@ -80,8 +85,16 @@ class Database:
         except TimeoutError as error:
             raise OperationalError(f"no answer in {ANSWER_SECONDS:.0f} seconds") from error
 
+    async def read(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """`soon`, for what changes nothing: asked again where the database cut the connection under the question."""
+        return await self.soon(_again, partial(call, *args, **kwargs))
+
+    async def write(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """What may wait for its turn among the changes: it stands before nobody's look-up. Raises DatabaseError."""
+        return await asyncio.get_running_loop().run_in_executor(self._writes, partial(_job, call, *args, **kwargs))
+
     def close(self) -> None:
-        for threads in (self._reloads, self._lookups):
+        for threads in (self._reloads, self._lookups, self._writes):
             threads.shutdown(wait=False, cancel_futures=True)
 
 
@@ -90,6 +103,27 @@ def _job(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return call(*args, **kwargs)
     finally:
         connections.close_all()
+
+
+def _again(call: Callable[[], R]) -> R:
+    """Once more after a cut: a restart or a failover ends also a connection that was found alive a moment ago. A
+    database that takes its time is not asked twice."""
+    began = time.monotonic()
+    try:
+        return call()
+    except OperationalError:
+        if time.monotonic() - began > ANSWER_SECONDS / 3:
+            raise
+    connections.close_all()
+    return call()
+
+
+def renew_connections() -> None:
+    """What ended one connection of this process most likely ended those in the pool as well, and each of them would be
+    found dead by one question, after a pause that doubles."""
+    pool = connections["default"].pool  # type: ignore[attr-defined]
+    if pool is not None:
+        pool.drain()
 
 
 def connection_parameters() -> dict[str, Any]:
@@ -124,6 +158,11 @@ class Watcher:
         self.last_contact = 0.0  # monotonic seconds
         self._connected = False
 
+    @property
+    def snapshot(self) -> int:
+        """The epoch of the configuration that was loaded last."""
+        return self._epochs["snapshot"]
+
     def away(self) -> float:
         """Seconds since the database last answered."""
         return time.monotonic() - self.last_contact
@@ -141,6 +180,7 @@ class Watcher:
             except (psycopg.Error, DatabaseError, OSError, TimeoutError) as error:
                 if self._connected:
                     log.warning("database_away", reason=(str(error).strip() or type(error).__name__).splitlines()[0])
+                    await asyncio.to_thread(renew_connections)
                 self._connected = False
             except Exception as error:  # noqa: BLE001 (the task's edge: a worker that sees no change revokes nothing)
                 log.error("reload_failed", exc_info=error)

@@ -14,7 +14,18 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import BasePermission
 from rest_framework.views import APIView
 
-from conduit.proxy import answer_headers, dry_run, errors, holder, idempotency, pipeline, settlement
+from conduit.proxy import (
+    answer_headers,
+    counting,
+    dry_run,
+    errors,
+    holder,
+    idempotency,
+    pipeline,
+    responses,
+    responses_reading,
+    settlement,
+)
 from conduit.proxy.call import JSON, Answer, Call, Headers, Incoming
 from conduit.proxy.dialects.registry import DIALECTS
 from conduit.proxy.errors import ApiError
@@ -71,6 +82,7 @@ class ProxyView(APIView):
     permission_classes: Any = [Serving]  # noqa: RUF012
     gateway: Gateway = cast(Gateway, None)
     path: Path = cast(Path, None)
+    error: ApiError | None = None  # what the request failed with
     call: Call | None = None  # once it is known whose request it is; its limits are to be given back
 
     async def dispatch(self, request: Incoming) -> Answer:  # type: ignore[override]
@@ -78,11 +90,14 @@ class ProxyView(APIView):
         try:
             self.check_permissions(cast(Any, request))
             authenticator: Any = self.get_authenticators()[0]
+            changes = self.gateway.in_use.changes
             key = await authenticator.authenticate(self.gateway, request.headers)
+            self.gateway.uses.note(key, request.address)
             self.call = Call(
                 path=self.path,
                 dialect=DIALECTS[self.path.dialect],
                 key=key,
+                changes=changes,
                 request_id=request.request_id,
                 body=request.body,
                 headers=request.headers,
@@ -92,31 +107,39 @@ class ProxyView(APIView):
             answer = await self._act(self.call)
         except Exception as error:  # noqa: BLE001 (the pipeline's edge)
             answer = self.answer_exception(error)
-        answer.headers += _ids(request.request_id)
+        answer.headers += answer_headers.of_request(request)
         return answer
 
     async def _act(self, call: Call) -> Answer:
         action = call.path.action
-        if action == "generate":
-            dry = dry_run.asked(call)
-            call.timeout = _timeout(call.headers)
-            if dry:
-                return await dry_run.run(self.gateway, call)
-            if idempotency.HEADER in call.headers:
-                return await self.gateway.idempotent.run(self.gateway, call, partial(pipeline.run, self.gateway, call))
-            return await pipeline.run(self.gateway, call)
+        if action in ("generate", "respond"):
+            return await self._generate(call)
+        if action in ("stored", "input_items", "cancel", "delete"):
+            return await responses_reading.answer(self.gateway, call)
         if action == "count":
-            return holder.count_tokens(self.gateway, call)
+            return await counting.run(self.gateway, call)
         if action == "holder":
             return await holder.own_view(self.gateway, call)
         return holder.models(self.gateway, call)
+
+    async def _generate(self, call: Call) -> Answer:
+        keeps, dry = call.path.action == "respond", dry_run.asked(call)
+        call.timeout = _timeout(call.headers)
+        if dry:
+            if keeps:
+                await responses.prepare(self.gateway, call)
+            return await dry_run.run(self.gateway, call)
+        act = partial(responses.respond if keeps else pipeline.run, self.gateway, call)
+        if idempotency.HEADER in call.headers:
+            return await self.gateway.idempotent.run(self.gateway, call, act)
+        return await act()
 
     def answer_exception(self, error: Exception) -> Answer:
         """Errors of ours in the dialect's shape; anything else is counted, logged and answered as 500."""
         if not isinstance(error, ApiError):
             log.error("request_failed", request_id=self.incoming.request_id, exc_info=error)
             error = errors.internal(self.incoming.request_id)
-        call = self.call
+        self.error, call = error, self.call
         if call is not None and not call.ended:
             settlement.refuse(self.gateway, call, error)
         return failure(self.path, error, self.incoming.request_id, extra=answer_headers.of_limits(call) if call else [])
@@ -127,11 +150,6 @@ def failure(path: Path, error: ApiError, request_id: str, extra: Headers | None 
     headers = [(name.encode(), value.encode("latin-1", "replace")) for name, value in error.headers.items()]
     body = DIALECTS[path.dialect].error(error, request_id)
     return Answer(error.status, [JSON, *headers, *(extra or [])], body)
-
-
-def _ids(request_id: str) -> Headers:
-    text = request_id.encode()
-    return [(b"x-request-id", text), (b"request-id", text)]
 
 
 def _timeout(headers: Any) -> float | None:

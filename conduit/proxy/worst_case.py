@@ -28,6 +28,8 @@ from providers.routing import TargetEntry
 PER_REQUEST = 256  # tokens; the longest known templates add about a hundred
 WITH_TOOLS = 1_024  # tokens; introductions of tools are documented with up to about five hundred
 PER_TOOL = 64
+# Converse's adapter may offer tools that the body does not: an answer held to a schema, or calls of earlier turns.
+_BY_TOOLS = re.compile(rb"schema|tool|function", re.IGNORECASE)
 _WIDER = ("context-1m", 1_000_000)  # Anthropic's header `anthropic-beta`, and the window it opens
 
 _SCHEMA_TYPES = (b"object", b"string", b"number", b"integer", b"boolean", b"array", b"null")
@@ -51,6 +53,14 @@ _OPENAI = _Harmless(
     costly=frozenset(COSTLY[Dialect.OPENAI]) - {"tools", "functions"},
     types=frozenset((*_SCHEMA_TYPES, *b"text refusal function custom json_object json_schema ephemeral".split())),
 )
+_RESPONSES = _Harmless(
+    costly=frozenset(COSTLY[Dialect.RESPONSES]) - {"tools"},
+    types=frozenset(
+        b"message input_text output_text refusal function_call function_call_output custom_tool_call "
+        b"custom_tool_call_output reasoning summary_text reasoning_text function custom allowed_tools text json_object "
+        b"json_schema".split()
+    ).union(_SCHEMA_TYPES),
+)
 _ANTHROPIC = _Harmless(
     costly=frozenset(COSTLY[Dialect.ANTHROPIC]) - {"tools"},
     types=frozenset(
@@ -69,6 +79,7 @@ _GEMINI = _Harmless(
 )
 # Compared by identity: an enumeration's own hash and attributes take longer than the rest of a look-up.
 _OPENAI_DIALECT, _ANTHROPIC_DIALECT, _EMBEDDINGS = Dialect.OPENAI, Dialect.ANTHROPIC, Endpoint.EMBEDDINGS
+_RESPONSES_DIALECT = Dialect.RESPONSES
 
 
 class Bound(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,24 +101,31 @@ class Bound(msgspec.Struct, frozen=True, kw_only=True):
 
 def bound(inbound: Inbound, target: TargetEntry, body: bytes, *, beta: str = "") -> Bound:
     """`body` is the validated request as it came, `beta` the client's `anthropic-beta` header."""
-    head, window = inbound.head, _window(target, beta)
+    head, window = inbound.head, window_of(target, beta)
     text = _text_bytes(body) + PER_REQUEST
+    if target.adapter.wire is Dialect.CONVERSE and _BY_TOOLS.search(body):
+        text += WITH_TOOLS
     if head.endpoint is _EMBEDDINGS:
         return _of_embeddings(inbound, window, text, body)
+    if window is not None:
+        window *= head.inputs  # prompts, each for itself
     members = _members.decode(body)
     cap, most_output = head.max_output_tokens, target.max_output_tokens
     if cap is None or (most_output is not None and most_output < cap):
         cap = most_output
-    if _is_plain(inbound.dialect, members, body):
+    if not target.spends and _is_plain(inbound.dialect, members, body):
         if "tools" in members or "functions" in members:
             text += WITH_TOOLS + PER_TOOL * body.count(b'"name"')
         most = text if window is None else min(text, window)
         return Bound(input_tokens=most, output_tokens=cap, n=head.n)
     if inbound.dialect is Dialect.GEMINI:
         members = _members.decode(camel_body(body))
-    found = find(inbound.dialect, target.provider.adapter.wire, members)
+    relayed = (inbound.dialect, head.endpoint) in target.native
+    found = find(inbound.dialect, inbound.dialect if relayed else target.adapter.wire, members)
     if found.tools:
         text += WITH_TOOLS + PER_TOOL * body.count(b'"name"')
+    found.choices *= head.inputs
+    found.refuse(target.spends)
     return _bounded(found, text, window, cap, head.n)
 
 
@@ -142,7 +160,8 @@ def _bounded(found: Found, text: int, window: int | None, cap: int | None, n: in
     )
 
 
-def _window(target: TargetEntry, beta: str) -> int | None:
+def window_of(target: TargetEntry, beta: str) -> int | None:
+    """The model's window in tokens, as wide as the client's or the provider's `anthropic-beta` makes it."""
     window, options = target.context_window, target.provider.options
     if window is None or not (beta or options):
         return window
@@ -164,6 +183,8 @@ def _text_bytes(body: bytes) -> int:
 def _is_plain(dialect: Dialect, members: Mapping[str, msgspec.Raw], body: bytes) -> bool:
     """Whether there is surely nothing but text and functions. Quick: it looks for signs of anything else anywhere."""
     harmless = _OPENAI if dialect is _OPENAI_DIALECT else _ANTHROPIC if dialect is _ANTHROPIC_DIALECT else _GEMINI
+    if dialect is _RESPONSES_DIALECT:
+        harmless = _RESPONSES
     if not harmless.costly.isdisjoint(members) or (b"\\u00" in body and _ESCAPED_LETTER.search(body)):
         return False
     if harmless is _GEMINI:

@@ -7,6 +7,7 @@ by budget only, `omit: [names]` of sampling parameters that the provider's model
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
@@ -29,6 +30,7 @@ from providers.adapters.types import (
 from providers.errors import CannotCarry, InvalidResponse, UpstreamError, refusal
 
 API_VERSION = "2023-06-01"
+_COUNTED = ("messages", "system", "tools", "tool_choice", "thinking")  # what count_tokens takes of a request
 
 
 class _ModelWire(msgspec.Struct):
@@ -51,20 +53,16 @@ _json = msgspec.json.Encoder()
 
 class AnthropicAdapter:
     wire = Dialect.ANTHROPIC
+    can_count = True
+    native = frozenset({(Dialect.ANTHROPIC, Endpoint.MESSAGES)})
 
     def build_request(self, request: ChatRequest | EmbeddingRequest, upstream: Upstream) -> UpstreamRequest:
         """Raises CannotCarry for embeddings: the API has none."""
         if isinstance(request, EmbeddingRequest):
             raise CannotCarry("input", "Anthropic has no embeddings")
         body = MessageBody(request, upstream.max_output_tokens, upstream.options)
-        content = _json.encode(body.build(upstream.model))
-        return UpstreamRequest(
-            method="POST",
-            url=f"{upstream.base_url}/v1/messages",
-            headers=self._headers(upstream),
-            body=content,
-            dropped=tuple(body.dropped),
-        )
+        members = body.build(upstream.model)
+        return self._post(upstream, members, tuple(body.dropped), stream=request.stream)
 
     def parse_response(self, request: ChatRequest | EmbeddingRequest, body: bytes) -> ChatResponse | EmbeddingResponse:
         return read_message(body)
@@ -78,7 +76,7 @@ class AnthropicAdapter:
         words = error if isinstance(error, dict) else {}
         message = words.get("message")
         text = shortened(message) if isinstance(message, str) and message else plain_message(status, body)
-        code = error_code(words.get("type"), text)
+        code = error_code(words.get("type"))
         return refusal(status, text, code=code, retry_after=retry_after(headers))
 
     def pass_through(self, body: bytes, head: Head, upstream: Upstream) -> UpstreamRequest:
@@ -90,13 +88,7 @@ class AnthropicAdapter:
             members["max_tokens"] = msgspec.Raw(str(cap).encode())
             if "thinking" in members and cap != head.max_output_tokens:
                 dropped = _fit_thinking(members, cap)
-        return UpstreamRequest(
-            method="POST",
-            url=f"{upstream.base_url}/v1/messages",
-            headers=self._headers(upstream),
-            body=_json.encode(members),
-            dropped=dropped,
-        )
+        return self._post(upstream, members, dropped, stream=head.stream)
 
     def read_usage(self, endpoint: Endpoint, body: bytes) -> Usage | None:
         return read_usage(body)
@@ -121,9 +113,25 @@ class AnthropicAdapter:
         url = f"{upstream.base_url}/v1/messages/count_tokens"
         return UpstreamRequest(method="POST", url=url, headers=self._headers(upstream), body=_json.encode(members))
 
+    def count_request(self, request: ChatRequest, upstream: Upstream) -> UpstreamRequest:
+        whole = MessageBody(request, upstream.max_output_tokens, upstream.options).build(upstream.model)
+        return self.count_tokens(_json.encode({name: whole[name] for name in _COUNTED if name in whole}), upstream)
+
     def read_count(self, body: bytes) -> int:
         """Input tokens in the answer to `count_tokens`."""
         return decoded(_count, body).input_tokens
+
+    def _post(
+        self, upstream: Upstream, members: dict[str, Any], dropped: tuple[str, ...], *, stream: bool
+    ) -> UpstreamRequest:
+        """The one place that knows where messages go. Clouds that serve Claude have places of their own."""
+        return UpstreamRequest(
+            method="POST",
+            url=f"{upstream.base_url}/v1/messages",
+            headers=self._headers(upstream),
+            body=_json.encode(members),
+            dropped=dropped,
+        )
 
     def _headers(self, upstream: Upstream) -> dict[str, str]:
         options = upstream.options

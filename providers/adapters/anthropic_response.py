@@ -240,11 +240,9 @@ def in_band_error(error: object) -> UpstreamError:
     kind, message = words.get("type"), words.get("message")
     status = ERROR_STATUS.get(kind, 500) if isinstance(kind, str) else 500
     text = message if isinstance(message, str) and message else "The provider sent an error without a message."
-    return refusal(status, text, code=error_code(kind, text))
+    return refusal(status, text, code=error_code(kind))
 
 
-def error_code(kind: object, message: str) -> str:
+def error_code(kind: object) -> str:
     """Our code where Anthropic's error says more than its status does."""
-    if "prompt is too long" in message:
-        return "context_length_exceeded"
     return kind if kind in ("request_too_large", "not_found_error", "billing_error") else ""

@@ -1,8 +1,7 @@
 """Anthropic's event stream, parsed to canonical events.
 
 message_start · content_block_{start,delta,stop} · message_delta (usage is cumulative) · message_stop; ping may come
-between. An error found behind good frames of the same chunk is raised by the next call, so that how the bytes were cut
-changes nothing.
+between.
 """
 
 from __future__ import annotations
@@ -23,14 +22,10 @@ from providers.adapters.anthropic_response import (
     usage_wire,
 )
 from providers.adapters.counts import LARGEST, Counts, checked
-from providers.adapters.sse import SSEReader
-from providers.adapters.types import (
+from providers.adapters.events import (
     CitationSeen,
-    Dialect,
     Ended,
     Finished,
-    JSONObject,
-    Opaque,
     OpaqueSeen,
     ReasoningDelta,
     RefusalDelta,
@@ -39,12 +34,11 @@ from providers.adapters.types import (
     TextDelta,
     ToolDelta,
     ToolStarted,
-    Usage,
     UsageSeen,
 )
-from providers.errors import InvalidResponse, UpstreamCut, UpstreamError
-
-_CUT = "The provider's stream broke off before its end marker."
+from providers.adapters.parsing import PieceParser
+from providers.adapters.sse import Event, SSEReader
+from providers.adapters.types import Dialect, JSONObject, Opaque, Usage
 
 
 class _Delta(msgspec.Struct):
@@ -126,15 +120,13 @@ class _Block:
         self.pieces: list[str] = []
 
 
-class AnthropicStreamParser:
+class AnthropicStreamParser(PieceParser[Event]):
     def __init__(self) -> None:
-        self._reader = SSEReader()
+        super().__init__(SSEReader())
         self._usage = CumulativeUsage()
         self._blocks: dict[int, _Block] = {}
         self._tools = 0
-        self._generated = False
-        self._finished = self._ended = False
-        self._error: UpstreamError | None = None
+        self._finished = False
         self._steps: dict[str, Callable[[EventWire], list[StreamEvent]]] = {
             "message_start": self._start,
             "content_block_start": self._open_block,
@@ -144,38 +136,13 @@ class AnthropicStreamParser:
             "message_stop": self._stop,
         }
 
-    def feed(self, data: bytes) -> list[StreamEvent]:
-        if self._error is not None:
-            raise self._error
-        events: list[StreamEvent] = []
-        try:
-            for event in self._reader.feed(data):
-                events += self._read(event.data)
-        except UpstreamError as error:
-            if not events:
-                raise
-            self._error = error
-        return events
-
-    def close(self) -> list[StreamEvent]:
-        if self._error is not None:
-            raise self._error
-        events: list[StreamEvent] = []
-        try:
-            for event in self._reader.close():
-                events += self._read(event.data)
-        except InvalidResponse as error:  # half an event
-            raise UpstreamCut(_CUT) from error
-        if not self._ended:
-            raise UpstreamCut(_CUT)
-        return events
-
-    def _read(self, data: bytes) -> list[StreamEvent]:
-        event = decoded(event_decoder, data)
+    def _read(self, piece: Event, events: list[StreamEvent]) -> None:
+        event = decoded(event_decoder, piece.data)
         if event.type == "error":
             raise in_band_error(event.error)
         step = self._steps.get(event.type)
-        return step(event) if step and not self._ended else []
+        if step and not self._ended:
+            events += step(event)
 
     def _start(self, event: EventWire) -> list[StreamEvent]:
         message = event.message or _Message()

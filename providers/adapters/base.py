@@ -5,20 +5,24 @@
     stream_parser(request)                                  -> StreamParser      feed(bytes) -> events
     parse_error(status, headers, body)                      -> UpstreamError
 
-An adapter whose `wire` is the client's own dialect also relays bytes without the canonical detour:
+What a client sends in one of an adapter's `native` dialects is relayed without the canonical detour:
 
     pass_through(body, head, upstream)                      -> UpstreamRequest
     read_usage(endpoint, body)                              -> Usage | None
     relay(head)                                             -> Relay             feed(bytes) -> bytes for the client
+
+Where the provider counts a prompt's tokens for nothing, the adapter is Counting too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
+from providers.adapters.events import StreamEvent
+from providers.adapters.sigv4 import AwsKeys
 from providers.adapters.types import (
     ChatRequest,
     ChatResponse,
@@ -26,10 +30,25 @@ from providers.adapters.types import (
     EmbeddingRequest,
     EmbeddingResponse,
     Endpoint,
-    StreamEvent,
     Usage,
 )
 from providers.errors import UpstreamError
+
+CONTENT = frozenset(
+    {
+        "messages.audio",
+        "messages.image",
+        "messages.image.file_id",
+        "messages.document",
+        "messages.document.url",
+        "messages.file_id",
+        "cachedContent",
+    }
+)  # names in `dropped` without which the model would answer another question
+
+
+# unit -> ((from input tokens, nano-dollars per million units), …), as in usage/rates.py
+Rates = Mapping[str, tuple[tuple[int, int], ...]]
 
 
 class Upstream(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +61,7 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
     region: str = ""
     max_output_tokens: int | None = None  # the one output cap that is written upstream; None: the caller's own stays
     attempt: str = ""  # our attempt id
+    held_at: Rates | None = None  # the prices that a hard budget's hold goes by; None: nothing is held
 
 
 class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +70,7 @@ class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
     headers: dict[str, str]
     body: bytes = b""
     dropped: tuple[str, ...] = ()  # names of request fields that could not be carried
+    signing: AwsKeys | None = None  # whoever sends it adds the signature: it holds the time
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +83,8 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     max_output_tokens: int | None = None
     n: int = 1
     user: str = ""
-    inputs: int = 1  # embedding inputs
+    inputs: int = 1  # embedding inputs, or prompts of /v1/completions: each has the context window to itself
+    echoed: int = 0  # frames of a stream that may repeat the prompt, beside what the cap bounds
 
 
 class StreamParser(Protocol):
@@ -107,10 +129,20 @@ class Relay(Protocol):
         ...
 
 
+@runtime_checkable
+class Numbered(Protocol):
+    """A relay of events that carry a running number."""
+
+    def next_number(self) -> int:
+        """The one after what has been relayed; 0 where the provider numbers nothing."""
+        ...
+
+
 class Adapter(Protocol):
     """Stateless; one instance serves every provider of its kind."""
 
-    wire: Dialect
+    wire: Dialect  # the provider's wire format
+    native: frozenset[tuple[Dialect, Endpoint]]  # what clients may speak and the wire format takes as it is
 
     def build_request(self, request: ChatRequest | EmbeddingRequest, upstream: Upstream) -> UpstreamRequest: ...
 
@@ -134,4 +166,23 @@ class Adapter(Protocol):
 
     def parse_models(self, body: bytes) -> list[str]:
         """Model names in the answer to the verification call (it lists models wherever the provider can)."""
+        ...
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """An adapter whose provider has a free call for the number of a prompt's tokens."""
+
+    can_count: bool
+
+    def count_tokens(self, body: bytes, upstream: Upstream) -> UpstreamRequest:
+        """`body` is a client's own question in the provider's wire format."""
+        ...
+
+    def count_request(self, request: ChatRequest, upstream: Upstream) -> UpstreamRequest:
+        """The same question from a client of another dialect. Raises CannotCarry."""
+        ...
+
+    def read_count(self, body: bytes) -> int:
+        """Input tokens in the answer. Raises InvalidResponse."""
         ...

@@ -2,7 +2,7 @@
 
 Options: `auth` ("bearer", "none" or the name of the header that takes the key; default: the wire format's own way),
 `headers` (object of fixed headers), `path_map` (object: the wire format's path to the endpoint's own, both below the
-base URL, e.g. {"/chat/completions": "/chat"}).
+base URL, e.g. {"/chat/completions": "/chat"}). The credential's field `headers` is the same object, encrypted.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from providers.adapters.base import Adapter, Head, Relay, StreamParser, Upstream, UpstreamRequest
+from providers.adapters.base import Adapter, Counting, Head, Relay, StreamParser, Upstream, UpstreamRequest
 from providers.adapters.types import (
     ChatRequest,
     ChatResponse,
@@ -23,6 +23,7 @@ from providers.adapters.types import (
 )
 from providers.errors import UpstreamError
 
+_secret_headers = msgspec.json.Decoder(dict[str, str]).decode
 _KEY_HEADERS = ("authorization", "x-api-key", "x-goog-api-key")
 
 
@@ -31,7 +32,7 @@ class DressedAdapter(ABC):
 
     def __init__(self, inner: Adapter) -> None:
         self.inner = inner
-        self.wire = inner.wire
+        self.wire, self.native = inner.wire, inner.native
 
     def aimed(self, upstream: Upstream) -> Upstream:
         """The upstream as the inner adapter shall see it."""
@@ -68,6 +69,25 @@ class DressedAdapter(ABC):
     def parse_models(self, body: bytes) -> list[str]:
         return self.inner.parse_models(body)
 
+    @property
+    def can_count(self) -> bool:
+        return isinstance(self.inner, Counting) and self.inner.can_count
+
+    def count_tokens(self, body: bytes, upstream: Upstream) -> UpstreamRequest:
+        return self.dress(self._counter.count_tokens(body, self.aimed(upstream)), upstream)
+
+    def count_request(self, request: ChatRequest, upstream: Upstream) -> UpstreamRequest:
+        return self.dress(self._counter.count_request(request, self.aimed(upstream)), upstream)
+
+    def read_count(self, body: bytes) -> int:
+        return self._counter.read_count(body)
+
+    @property
+    def _counter(self) -> Counting:
+        """Only where `can_count`."""
+        assert isinstance(self.inner, Counting)
+        return self.inner
+
 
 class CustomAdapter(DressedAdapter):
     def dress(self, request: UpstreamRequest, upstream: Upstream) -> UpstreamRequest:
@@ -75,6 +95,8 @@ class CustomAdapter(DressedAdapter):
         _authenticate(headers, str(options.get("auth") or ""), upstream.secrets.get("api_key", ""))
         for name, value in (options.get("headers") or {}).items():
             headers[str(name).lower()] = str(value)
+        if secret := upstream.secrets.get("headers"):
+            headers.update({name.lower(): text for name, text in _secret_headers(secret).items()})
         paths = options.get("path_map")
         path = request.url.removeprefix(upstream.base_url)
         if paths and path in paths:

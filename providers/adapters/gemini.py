@@ -5,8 +5,6 @@ Methods: generateContent, streamGenerateContent?alt=sse, embedContent, batchEmbe
 
 from __future__ import annotations
 
-import base64
-import struct
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
@@ -20,7 +18,6 @@ from providers.adapters.gemini_request import SMALLEST_BUDGET, GenerateBody, emb
 from providers.adapters.gemini_response import (
     citations_of,
     decoded,
-    error_code,
     finish_of,
     logprobs_of,
     parts_of,
@@ -28,7 +25,7 @@ from providers.adapters.gemini_response import (
     read_embeddings,
     usage_of,
 )
-from providers.adapters.gemini_stream import GeminiStreamParser, call_id
+from providers.adapters.gemini_stream import GeminiStreamParser, call_id, name_of
 from providers.adapters.gemini_wire import AnswerWire
 from providers.adapters.refusals import json_of, plain_message, retry_after, shortened
 from providers.adapters.thinking import budget_below
@@ -45,6 +42,7 @@ from providers.adapters.types import (
     ToolCall,
     Usage,
 )
+from providers.adapters.vectors import as_asked
 from providers.errors import InvalidResponse, UpstreamError, refusal
 
 VERSION = "v1beta"
@@ -71,6 +69,8 @@ _NULL = msgspec.Raw(b"null")
 
 class GeminiAdapter:
     wire = Dialect.GEMINI
+    can_count = True
+    native = frozenset({(Dialect.GEMINI, Endpoint.GENERATE), (Dialect.GEMINI, Endpoint.EMBEDDINGS)})
 
     def build_request(self, request: ChatRequest | EmbeddingRequest, upstream: Upstream) -> UpstreamRequest:
         """Raises CannotCarry for embeddings of token lists."""
@@ -84,8 +84,7 @@ class GeminiAdapter:
 
     def parse_response(self, request: ChatRequest | EmbeddingRequest, body: bytes) -> ChatResponse | EmbeddingResponse:
         if isinstance(request, EmbeddingRequest):
-            answer = read_embeddings(body, request.model)
-            return _as_base64(answer) if request.encoding == "base64" else answer
+            return as_asked(request, read_embeddings(body, request.model))
         wire = read_answer(body)
         usage, choices = usage_of(wire), _choices(wire, request.n)
         if usage is not None:
@@ -107,7 +106,7 @@ class GeminiAdapter:
         details = words.get("details")
         if _says(details, "API_KEY_INVALID"):
             status = 401  # Google answers 400 to a key it does not know
-        return refusal(status, text, code=error_code(text), retry_after=_retry_delay(details) if wait is None else wait)
+        return refusal(status, text, retry_after=_retry_delay(details) if wait is None else wait)
 
     def pass_through(self, body: bytes, head: Head, upstream: Upstream) -> UpstreamRequest:
         """The model stands in the URL. In the body only the cap is rewritten, and the model of embedding requests."""
@@ -154,6 +153,10 @@ class GeminiAdapter:
                 members[name] = msgspec.Raw(_json.encode(inner))
         return self._post(upstream, "countTokens", _json.encode(members))
 
+    def count_request(self, request: ChatRequest, upstream: Upstream) -> UpstreamRequest:
+        whole = GenerateBody(request, upstream.max_output_tokens).build(upstream.model)
+        return self.count_tokens(_json.encode({"generateContentRequest": whole}), upstream)
+
     def read_count(self, body: bytes) -> int:
         """Input tokens in the answer to `count_tokens`."""
         return decoded(_count, body).total_tokens
@@ -171,9 +174,18 @@ class GeminiAdapter:
         return self._post(upstream, "batchEmbedContents", _json.encode(members))
 
     def _post(self, upstream: Upstream, method: str, body: bytes, dropped: tuple[str, ...] = ()) -> UpstreamRequest:
+        return UpstreamRequest(
+            method="POST",
+            url=f"{self._model_url(upstream)}:{method}",
+            headers=self._headers(upstream),
+            body=body,
+            dropped=dropped,
+        )
+
+    def _model_url(self, upstream: Upstream) -> str:
+        """Where the model lives; a method follows. Vertex AI has a place of its own for it."""
         model = quote(upstream.model.removeprefix("models/"), safe="")
-        url = f"{upstream.base_url}/{VERSION}/models/{model}:{method}"
-        return UpstreamRequest(method="POST", url=url, headers=self._headers(upstream), body=body, dropped=dropped)
+        return f"{upstream.base_url}/{VERSION}/models/{model}"
 
     def _headers(self, upstream: Upstream) -> dict[str, str]:
         return {"x-goog-api-key": upstream.secrets["api_key"], "content-type": "application/json"}
@@ -220,11 +232,12 @@ def _require_answer(wire: AnswerWire) -> None:
 def _choices(wire: AnswerWire, asked: int) -> tuple[Choice, ...]:
     _require_answer(wire)
     choices: list[Choice] = []
+    name = name_of(wire.response_id)
     for candidate in wire.candidates or ():
         parts: list[Part] = []
         calls = 0
         for raw in (candidate.content.parts if candidate.content else None) or ():
-            found = parts_of(raw, call_id(wire.response_id, candidate.index, calls))
+            found = parts_of(raw, call_id(name, candidate.index, calls))
             calls += sum(isinstance(part, ToolCall) for part in found)
             parts += found
         cited = citations_of(candidate.grounding_metadata)
@@ -235,15 +248,6 @@ def _choices(wire: AnswerWire, asked: int) -> tuple[Choice, ...]:
         logprobs = logprobs_of(candidate.logprobs_result)
         choices.append(Choice(index=candidate.index, parts=tuple(parts), finish=finish, logprobs=logprobs))
     return tuple(choices) or tuple(Choice(index=at, finish="content_filter") for at in range(asked))
-
-
-def _as_base64(answer: EmbeddingResponse) -> EmbeddingResponse:
-    """Little-endian float32, as OpenAI's clients ask for; Gemini itself knows numbers only."""
-    try:
-        vectors = tuple(base64.b64encode(struct.pack(f"<{len(v)}f", *v)).decode() for v in answer.vectors)
-    except OverflowError as error:
-        raise InvalidResponse("The provider's embedding holds a number beyond 32 bits.") from error
-    return msgspec.structs.replace(answer, vectors=vectors)
 
 
 def _details(details: object) -> list[Mapping[str, object]]:

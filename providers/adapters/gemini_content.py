@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable
 from mimetypes import guess_type
 
@@ -25,6 +26,9 @@ from providers.adapters.types import (
     ToolResult,
 )
 
+# Google's own word for a call that another model made: from Gemini 3 on one without a signature is refused.
+_UNSIGNED = "skip_thought_signature_validator"  # https://ai.google.dev/gemini-api/docs/thought-signatures
+_NEEDS_SIGNATURE = re.compile(r"gemini-([3-9]|\d\d)")
 _AUDIO_MIMES = {"mp3": "audio/mpeg", "wav": "audio/wav", "pcm16": "audio/L16"}
 _FALLBACK_MIMES: dict[type, str] = {Image: "image/png", Audio: "audio/wav", Document: "application/pdf"}
 
@@ -32,8 +36,9 @@ _FALLBACK_MIMES: dict[type, str] = {Image: "image/png", Audio: "audio/wav", Docu
 class Contents:
     """Builds `contents` and `systemInstruction`; `dropped` collects what has no counterpart."""
 
-    def __init__(self, messages: tuple[Message, ...], dropped: list[str]) -> None:
+    def __init__(self, messages: tuple[Message, ...], dropped: list[str], model: str = "") -> None:
         self._messages = messages
+        self._stand_in = unsigned_call(model)
         self._dropped = dropped
         self._names = {
             part.id: part.name for message in messages for part in message.parts if isinstance(part, ToolCall)
@@ -56,12 +61,20 @@ class Contents:
             parts = self._parts(message.parts)
             if not parts:
                 continue
+            if self._stand_in:
+                self._sign(parts)
             if turns and before == message.role:
                 turns[-1]["parts"] += parts
             else:
                 turns.append({"role": "model" if message.role == "assistant" else "user", "parts": parts})
             before = message.role
         return turns
+
+    def _sign(self, parts: list[JSONObject]) -> None:
+        """Of calls at once the first one is signed."""
+        calls = [part for part in parts if "functionCall" in part]
+        if calls and not any("thoughtSignature" in call for call in calls):
+            calls[0]["thoughtSignature"] = self._stand_in
 
     def _parts(self, parts: Iterable[Part]) -> list[JSONObject]:
         wires: list[JSONObject] = []
@@ -148,6 +161,11 @@ class Contents:
     def _drop(self, name: str) -> None:
         if name not in self._dropped:
             self._dropped.append(name)
+
+
+def unsigned_call(model: str) -> str:
+    """What stands in for the signature of a call; empty where `model` needs none."""
+    return _UNSIGNED if _NEEDS_SIGNATURE.search(model) else ""
 
 
 def _call(part: ToolCall) -> JSONObject:

@@ -8,31 +8,27 @@ from providers.adapters.counts import checked
 from providers.adapters.frame_text import JSON_ENDS, string_size
 from providers.adapters.gemini_response import read_answer, usage_of
 from providers.adapters.gemini_stream import FRAME_LIMIT, later_usage
-from providers.adapters.sse import FrameSplitter, SSEReader
+from providers.adapters.relaying import FrameRelay
+from providers.adapters.sse import SSEReader
 from providers.adapters.types import Usage
-from providers.errors import InvalidResponse, UpstreamCut, UpstreamError
 
 _TOTALS = re.compile(rb'"(?:promptTokenCount|candidatesTokenCount|thoughtsTokenCount)"\s*:\s*(\d{1,9})(?!\d)')
-_BLANK = b"\r\n\r\n"
-_CUT = "The provider's stream broke off before the answer was finished."
+_SAYS = re.compile(
+    rb'"(?:text"\s*:\s*"[^"]|functionCall"|inlineData"|fileData"|executableCode"|codeExecutionResult"|toolCall"|toolResponse")'
+)
 
 
-class GeminiRelay:
+class GeminiRelay(FrameRelay):
     """Frames go through untouched. Usage is in nearly all of them: only the last one is read, when asked for."""
 
     def __init__(self, choices: int) -> None:
-        self.ended = False
-        self.frames = 0
-        self.text_bytes = 0
-        self._splitter = FrameSplitter(FRAME_LIMIT)
-        self._kept = 0  # bytes of a frame that has not ended yet
+        super().__init__(FRAME_LIMIT)
         self._choices = choices
         self._finished: set[int] = set()
         self._metered = b""  # the last frame with usage that was not read yet
         self._totals = 0  # the largest sum of input and output tokens so far
         self._grounded: list[bytes] = []  # frames that also tell of searches, or of larger totals
         self._usage: Usage | None = None
-        self._error: UpstreamError | None = None
 
     @property
     def usage(self) -> Usage | None:
@@ -45,50 +41,17 @@ class GeminiRelay:
         self._metered = b""
         return checked(self._usage, generated=self.ended and self.frames > 0) if self._usage is not None else None
 
-    @usage.setter
-    def usage(self, value: Usage | None) -> None:
-        raise AttributeError("usage is what the provider said")
-
-    def feed(self, data: bytes) -> bytes:
-        if self._error is not None:
-            raise self._error
-        if not self._kept and data.endswith(_BLANK) and data.find(_BLANK) == len(data) - 4 and b"\n\n" not in data:
-            return self._relayed([data])  # the ordinary case: one frame, as Google ends it
-        frames = self._splitter.feed(data)
-        self._kept += len(data) - sum(map(len, frames))
-        return self._relayed(frames)
-
-    def close(self) -> bytes:
-        if self._error is not None:
-            raise self._error
-        rest = self._splitter.close()
-        try:
-            out = self._relayed([rest]) if rest.strip() else rest
-        except InvalidResponse as error:  # half a frame
-            raise UpstreamCut(_CUT) from error
-        if not self.ended:
-            raise UpstreamCut(_CUT)
-        return out
-
-    def _relayed(self, frames: list[bytes]) -> bytes:
-        out: list[bytes] = []
-        try:
-            for frame in frames:
-                # Quotation marks inside JSON text are escaped: only names match, be they of a tool's arguments.
-                if (
-                    b'"finishReason"' in frame
-                    or b'"error"' in frame
-                    or b'"blockReason"' in frame
-                    or not frame.endswith(JSON_ENDS)
-                ):
-                    self._note(frame)
-                self._measure(frame)
-                out.append(frame)
-        except UpstreamError as error:
-            if not out:
-                raise
-            self._error = error
-        return out[0] if len(out) == 1 else b"".join(out)
+    def _frame(self, frame: bytes) -> bytes:
+        # Quotation marks inside JSON text are escaped: only names match, be they of a tool's arguments.
+        if (
+            b'"finishReason"' in frame
+            or b'"error"' in frame
+            or b'"blockReason"' in frame
+            or not frame.endswith(JSON_ENDS)
+        ):
+            self._note(frame)
+        self._measure(frame)
+        return frame
 
     def _measure(self, frame: bytes) -> None:
         if b'"usageMetadata"' in frame:
@@ -101,9 +64,10 @@ class GeminiRelay:
                 self._grounded.append(frame)
         if b'"parts"' not in frame:
             return
-        self.frames += 1
-        size = string_size(frame, b'"text"')  # a call or media: about what its JSON takes
-        self.text_bytes += size if size >= 0 else len(frame) >> 1
+        size = string_size(frame, b'"text"')
+        if size > 0 or _SAYS.search(frame):  # not where there is but a signature, or an empty text at the end
+            self.frames += 1
+            self.text_bytes += size if size > 0 else len(frame) >> 1  # a call or media: about what its JSON takes
 
     def _note(self, frame: bytes) -> None:
         for data in _events(frame):

@@ -45,7 +45,7 @@ class GenerateBody:
         self.dropped: list[str] = []
 
     def build(self, model: str) -> JSONObject:
-        contents = Contents(self._request.messages, self.dropped)
+        contents = Contents(self._request.messages, self.dropped, model)
         body: JSONObject = {"contents": contents.turns()}
         if system := contents.system():
             body["systemInstruction"] = system

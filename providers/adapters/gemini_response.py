@@ -115,7 +115,8 @@ def usage_of(wire: AnswerWire) -> Usage | None:
     given = counts.read(raw.get("promptTokenCount"), required=True)
     given += counts.read(raw.get("toolUsePromptTokenCount"))
     thoughts = counts.read(raw.get("thoughtsTokenCount"))
-    written = counts.read(raw.get("candidatesTokenCount"), required=_has_answer(wire)) + thoughts
+    told = raw.get("candidatesTokenCount")
+    written = counts.read(told, required=told is None and _has_answer(wire)) + thoughts
     searches = sum(_searches(candidate) for candidate in wire.candidates or ())
     return Usage(
         input_tokens=given,
@@ -242,9 +243,4 @@ def in_band_error(error: object) -> UpstreamError:
     text = message if isinstance(message, str) and message else "The provider sent an error without a message."
     if type(status) is not int or not 400 <= status <= 599:
         status = 500
-    return refusal(status, text, code=error_code(text))
-
-
-def error_code(message: str) -> str:
-    """Our code where the message says more than the status does."""
-    return "context_length_exceeded" if "exceeds the maximum number of tokens" in message else ""
+    return refusal(status, text)

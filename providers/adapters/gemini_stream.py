@@ -5,7 +5,23 @@ There is no end marker. A candidate is whole once a chunk gave its finishReason;
 
 from __future__ import annotations
 
+import secrets
+
 from providers.adapters.counts import checked
+from providers.adapters.events import (
+    CitationSeen,
+    Ended,
+    Finished,
+    MediaDelta,
+    OpaqueSeen,
+    ReasoningDelta,
+    Started,
+    StreamEvent,
+    TextDelta,
+    ToolDelta,
+    ToolStarted,
+    UsageSeen,
+)
 from providers.adapters.gemini_response import (
     citations_of,
     finish_of,
@@ -15,34 +31,9 @@ from providers.adapters.gemini_response import (
     usage_of,
 )
 from providers.adapters.gemini_wire import AnswerWire, CandidateWire
-from providers.adapters.sse import SSEReader
-from providers.adapters.types import (
-    Audio,
-    CitationSeen,
-    Ended,
-    Finished,
-    Image,
-    MediaDelta,
-    Opaque,
-    OpaqueSeen,
-    Part,
-    Reasoning,
-    ReasoningDelta,
-    Started,
-    StreamEvent,
-    Text,
-    TextDelta,
-    TokenLogprob,
-    ToolCall,
-    ToolDelta,
-    ToolStarted,
-    Usage,
-    UsageSeen,
-)
-from providers.errors import InvalidResponse, UpstreamCut, UpstreamError
-
-_CUT = "The provider's stream broke off before the answer was finished."
-_SILENT = (Started, Finished, UsageSeen)  # events that carry nothing generated
+from providers.adapters.parsing import PieceParser, says
+from providers.adapters.sse import Event, SSEReader
+from providers.adapters.types import Audio, Image, Opaque, Part, Reasoning, Text, TokenLogprob, ToolCall, Usage
 
 FRAME_LIMIT = 32 * 1024 * 1024  # bytes: generated images come whole in one line
 
@@ -60,74 +51,51 @@ def later_usage(before: Usage | None, now: Usage) -> Usage:
     return now
 
 
-class GeminiStreamParser:
+class GeminiStreamParser(PieceParser[Event]):
     """`choices` is how many candidates were asked for: the stream is whole when each of them finished."""
 
     def __init__(self, choices: int) -> None:
-        self._reader = SSEReader(FRAME_LIMIT)
+        super().__init__(SSEReader(FRAME_LIMIT))
         self._choices = choices
-        self._started = False
+        self._name = ""
         self._calls: dict[int, int] = {}  # tool calls so far by choice
         self._finished: set[int] = set()
         self._usage: Usage | None = None
-        self._generated = False
-        self._error: UpstreamError | None = None
-
-    def feed(self, data: bytes) -> list[StreamEvent]:
-        if self._error is not None:
-            raise self._error
-        events: list[StreamEvent] = []
-        try:
-            for event in self._reader.feed(data):
-                events += self._read(event.data)
-        except UpstreamError as error:
-            if not events:
-                raise
-            self._error = error
-        return events
 
     def close(self) -> list[StreamEvent]:
-        if self._error is not None:
-            raise self._error
-        events: list[StreamEvent] = []
-        try:
-            for event in self._reader.close():
-                events += self._read(event.data)
-        except InvalidResponse as error:  # half an event
-            raise UpstreamCut(_CUT) from error
-        if len(self._finished) < self._choices:
-            raise UpstreamCut(_CUT)
-        return [*events, Ended()]
+        return [*super().close(), Ended()]
 
-    def _read(self, data: bytes) -> list[StreamEvent]:
-        wire = read_answer(data)
-        events: list[StreamEvent] = []
+    def _read(self, piece: Event, events: list[StreamEvent]) -> None:
+        wire = read_answer(piece.data)
+        found: list[StreamEvent] = []  # nothing of a piece that turns out to be broken
         if not self._started:
-            self._started = True
-            events.append(Started(id=wire.response_id, model=wire.model_version))
+            self._started, self._name = True, name_of(wire.response_id)
+            found.append(Started(id=wire.response_id, model=wire.model_version))
         for candidate in wire.candidates or ():
-            self._candidate(wire, candidate, events)
+            self._candidate(wire, candidate, found)
         if wire.prompt_feedback is not None and wire.prompt_feedback.block_reason and not self._finished:
             self._finished.update(range(self._choices))
-            events += [Finished(finish="content_filter", choice=choice) for choice in range(self._choices)]
-        self._generated = self._generated or any(not isinstance(event, _SILENT) for event in events)
+            self._ended = True
+            found += [Finished(finish="content_filter", choice=choice) for choice in range(self._choices)]
+        self._generated = self._generated or says(found)
         usage = usage_of(wire)
         if usage is not None:
             self._usage = later_usage(self._usage, usage)
-            events.append(UsageSeen(checked(self._usage, generated=self._generated)))
-        return events
+            found.append(UsageSeen(checked(self._usage, generated=self._generated)))
+        events += found
 
     def _candidate(self, wire: AnswerWire, candidate: CandidateWire, events: list[StreamEvent]) -> None:
         choice = candidate.index
         logprobs = logprobs_of(candidate.logprobs_result)
         for raw in (candidate.content.parts if candidate.content else None) or ():
             number = self._calls.get(choice, 0)
-            for part in parts_of(raw, call_id(wire.response_id, choice, number)):
+            for part in parts_of(raw, call_id(self._name, choice, number)):
                 events += self._part(part, choice, logprobs)
                 logprobs = None if isinstance(part, Text) else logprobs
         events += [CitationSeen(citation, choice) for citation in citations_of(candidate.grounding_metadata)]
         if candidate.finish_reason and choice not in self._finished:
             self._finished.add(choice)
+            self._ended = len(self._finished) >= self._choices
             finish = finish_of(candidate.finish_reason, calls=bool(self._calls.get(choice)))
             events.append(Finished(finish=finish, choice=choice))
 
@@ -149,6 +117,11 @@ class GeminiStreamParser:
         return [OpaqueSeen(part, choice)] if isinstance(part, Opaque) else []
 
 
-def call_id(response_id: str, choice: int, number: int) -> str:
+def name_of(response_id: str) -> str:
+    """What sets an answer's calls apart from those of other turns; drawn once for an answer without an id."""
+    return response_id or secrets.token_hex(8)
+
+
+def call_id(name: str, choice: int, number: int) -> str:
     """Gemini may leave calls without an id; the same answer must give the same one, streamed or not."""
-    return f"call_{response_id or 'gemini'}_{choice}_{number}"
+    return f"call_{name}_{choice}_{number}"

@@ -24,6 +24,7 @@ FINISH: dict[str, Finish] = {
     "tool_calls": "tool_calls",
     "function_call": "tool_calls",
     "content_filter": "content_filter",
+    "model_length": "length",  # Mistral's word for a full context window
     "error": "error",
 }
 _STATUS_OF_WORD = {
@@ -57,7 +58,8 @@ def usage_of(raw: Mapping[str, Any], *, writes: bool = True) -> Usage:
     reasoned = counts.read(output_detail.get("reasoning_tokens"))
     if reasoned and raw.get("total_tokens") == given + written + reasoned:
         written += reasoned  # xAI counts reasoning beside the completion
-    cached = counts.part(input_detail.get("cached_tokens", raw.get("prompt_cache_hit_tokens")), given)
+    told = (input_detail.get("cached_tokens"), raw.get("prompt_cache_hit_tokens"), raw.get("cached_tokens"))
+    cached = counts.part(next((figure for figure in told if figure is not None), None), given)
     searches = _searches(raw, counts)
     return Usage(
         input_tokens=given,
@@ -69,7 +71,7 @@ def usage_of(raw: Mapping[str, Any], *, writes: bool = True) -> Usage:
         audio_output_tokens=counts.part(output_detail.get("audio_tokens"), written),
         image_output_tokens=counts.part(output_detail.get("image_tokens"), written),
         units={"search": searches} if searches else {},
-        reported_cost=_cost(raw.get("cost")),
+        reported_cost=_reported(raw),
         flags=counts.flags,
     )
 
@@ -98,8 +100,24 @@ def _object(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _reported(raw: Mapping[str, Any]) -> int | None:
+    """What was charged in all. OpenRouter's `cost` is its fee alone where it used a key of the customer's own
+    (`is_byok`): the vendor's bill comes on top, and without it nothing is known.
+    """
+    cost = _cost(raw.get("cost"))
+    if raw.get("is_byok") is not True or cost is None:
+        return cost
+    billed = _cost(_object(raw, "cost_details").get("upstream_inference_cost"))
+    return cost + billed if billed else None
+
+
 def _cost(value: object) -> int | None:
-    """Dollars as a JSON number to nano-dollars, rounded up."""
+    """Dollars as a JSON number to nano-dollars, rounded up; Perplexity gives them as an object with a total.
+
+    A double's shortest text is the number as it was written wherever that has at most 15 digits: no cost has more.
+    """
+    if isinstance(value, dict):
+        value = value.get("total_cost")
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 10**6:
         return None
     return int(Decimal(repr(value)).scaleb(9).to_integral_value(ROUND_CEILING))
@@ -137,6 +155,17 @@ def _continues(before: Reasoning, part: Reasoning, *, same_block: bool) -> bool:
     if before.signature or before.redacted or part.redacted or not before.text:
         return False
     return same_block or bool(part.signature and not part.text)
+
+
+def thoughts_within(content: object) -> list[Reasoning]:
+    """Thoughts among the parts of a content: each a list of texts, as Mistral has them."""
+    thoughts: list[Reasoning] = []
+    for part in content if isinstance(content, list) else ():
+        inner = part.get("thinking") if isinstance(part, dict) else None
+        pieces = [_text(piece, "text") for piece in inner if isinstance(piece, dict)] if isinstance(inner, list) else []
+        if pieces or (isinstance(part, dict) and part.get("type") == "thinking"):
+            thoughts.append(Reasoning(text="".join(pieces), signature=_text(part, "signature")))
+    return thoughts
 
 
 def logprobs_of(raw: object) -> tuple[TokenLogprob, ...] | None:

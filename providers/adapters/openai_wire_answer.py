@@ -1,32 +1,29 @@
-"""Whole answers of OpenAI's wire format: chat.completion, embedding lists, model lists."""
+"""Whole answers of OpenAI's wire format: chat.completion, and the usage in any of them."""
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 import msgspec
 
 from providers.adapters.counts import checked
-from providers.adapters.openai_wire import FINISH, error_in, logprobs_of, reasoning_parts, usage_of
+from providers.adapters.openai_wire import FINISH, error_in, logprobs_of, reasoning_parts, thoughts_within, usage_of
 from providers.adapters.types import (
     Audio,
     ChatResponse,
     Choice,
     Citation,
-    EmbeddingRequest,
-    EmbeddingResponse,
     Endpoint,
     Image,
     JSONObject,
     Media,
     Part,
+    Reasoning,
     Refusal,
     Text,
     ToolCall,
     Usage,
 )
-from providers.errors import InvalidResponse
 
 ABSENT = msgspec.Raw(b"null")  # a member that is not there reads like null
 
@@ -64,6 +61,7 @@ class WireMessage(msgspec.Struct):
 class WireChoice(msgspec.Struct):
     index: int = 0
     message: WireMessage | None = None
+    text: str | None = None  # instead of a message, in answers of /v1/completions
     delta: WireMessage | None = None
     finish_reason: str | None = None
     logprobs: Any = None
@@ -81,18 +79,6 @@ class WireChat(msgspec.Struct):
     error: Any = None
 
 
-class _Embedding(msgspec.Struct):
-    embedding: tuple[float, ...] | str
-    index: int = 0
-
-
-class _Embeddings(msgspec.Struct):
-    data: list[_Embedding]
-    model: str | None = None
-    usage: Any = None
-    error: Any = None
-
-
 class _UsageOnly(msgspec.Struct):
     usage: Any = None
     choices: msgspec.Raw = ABSENT
@@ -106,20 +92,10 @@ class _UsageUnread(msgspec.Struct):
     error: msgspec.Raw = ABSENT
 
 
-class _Named(msgspec.Struct):
-    id: str
-
-
-class _Models(msgspec.Struct):
-    data: list[_Named]
-
-
 _chat = msgspec.json.Decoder(WireChat)
 _choices = msgspec.json.Decoder(list[WireChoice])
-_embeddings = msgspec.json.Decoder(_Embeddings)
 _usage_only = msgspec.json.Decoder(_UsageOnly)
 _usage_unread = msgspec.json.Decoder(_UsageUnread)
-_models: msgspec.json.Decoder[_Models | list[_Named]] = msgspec.json.Decoder(_Models | list[_Named])
 FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -139,20 +115,20 @@ def usage_in(endpoint: Endpoint, body: bytes) -> Usage | None:
     if isinstance(answer, _UsageUnread):
         return Usage(flags=("huge",))
     if endpoint is Endpoint.EMBEDDINGS:
-        return _checked(usage_or_none(answer.usage, writes=False), generated=False)
+        return checked_usage(usage_or_none(answer.usage, writes=False), generated=False)
     usage = usage_or_none(answer.usage)
     if usage is None or usage.output_tokens:
-        return _checked(usage, generated=True)
-    return _checked(usage, generated=_has_content(answer.choices))
+        return checked_usage(usage, generated=True)
+    return checked_usage(usage, generated=_has_content(answer.choices))
 
 
-def _checked(usage: Usage | None, *, generated: bool) -> Usage | None:
+def checked_usage(usage: Usage | None, *, generated: bool) -> Usage | None:
     return None if usage is None else checked(usage, generated=generated)
 
 
 def _has_content(choices: msgspec.Raw) -> bool:
     try:
-        return any(_parts(choice.message or WireMessage()) for choice in _choices.decode(choices))
+        return any(_parts(_message(choice)) for choice in _choices.decode(choices))
     except FAULTS:  # something is there that no message of this wire format has
         return True
 
@@ -175,54 +151,28 @@ def chat_response(body: bytes) -> ChatResponse:
         id=answer.id or "",
         model=answer.model or "",
         choices=choices,
-        usage=_checked(usage_or_none(answer.usage), generated=any(choice.parts for choice in choices)),
+        usage=checked_usage(usage_or_none(answer.usage), generated=any(choice.parts for choice in choices)),
         created=int(answer.created or 0),
         service_tier=answer.service_tier or "",
     )
-
-
-def embedding_response(request: EmbeddingRequest, body: bytes) -> EmbeddingResponse:
-    try:
-        answer = _embeddings.decode(body)
-    except FAULTS:
-        raise error_in(body) from None
-    if len(answer.data) != len(request.inputs):
-        raise InvalidResponse(f"The provider sent {len(answer.data)} vectors for {len(request.inputs)} inputs.")
-    vectors = tuple([item.embedding for item in sorted(answer.data, key=lambda item: item.index)])
-    if not all(_is_vector(vector) for vector in vectors):
-        raise InvalidResponse("The provider sent a vector that is not base64 of 32-bit floats.", status=200)
-    spent = _checked(usage_or_none(answer.usage, writes=False), generated=False)
-    return EmbeddingResponse(model=answer.model or "", vectors=vectors, usage=spent)
-
-
-def _is_vector(vector: tuple[float, ...] | str) -> bool:
-    try:
-        return not isinstance(vector, str) or len(base64.b64decode(vector, validate=True)) % 4 == 0
-    except ValueError:
-        return False
-
-
-def model_names(body: bytes) -> list[str]:
-    """Names in a model list; Together and a few others send the bare array."""
-    try:
-        listed = _models.decode(body)
-    except FAULTS:
-        raise error_in(body) from None
-    return [model.id for model in (listed if isinstance(listed, list) else listed.data)]
 
 
 def _choice(choice: WireChoice) -> Choice:
     finish = choice.finish_reason
     return Choice(
         index=choice.index,
-        parts=tuple(_parts(choice.message or WireMessage())),
+        parts=tuple(_parts(_message(choice))),
         finish=FINISH.get(finish, "stop") if finish else "",
         logprobs=logprobs_of(choice.logprobs),
     )
 
 
+def _message(choice: WireChoice) -> WireMessage:
+    return choice.message or WireMessage(content=choice.text)
+
+
 def _parts(message: WireMessage) -> list[Part]:
-    parts: list[Part] = [*reasoning_parts(message.reasoning_details, message.reasoning_content or message.reasoning)]
+    parts: list[Part] = [*thoughts_of(message)]
     if text := text_of(message.content):
         citations = tuple(citations_of(message.annotations))
         parts.append(Text(text=text, citations=citations))
@@ -242,6 +192,11 @@ def _parts(message: WireMessage) -> list[Part]:
             )
         )
     return parts
+
+
+def thoughts_of(message: WireMessage) -> list[Reasoning]:
+    told = reasoning_parts(message.reasoning_details, message.reasoning_content or message.reasoning)
+    return told or thoughts_within(message.content)
 
 
 def text_of(content: str | list[dict[str, Any]] | None) -> str:

@@ -1,8 +1,8 @@
 """Canonical messages to the `messages` of OpenAI's chat completions.
 
 Prompt caching is automatic there, so cache marks need no counterpart and are not counted as dropped. Reasoning goes
-back only where `compatible` is set, as `reasoning_content` (DeepSeek, vLLM) and `reasoning_details` (OpenRouter),
-because OpenAI itself has no place for it.
+back only where `compatible` is set, in the fields that the vendor's quirks name: `reasoning_content` (DeepSeek, vLLM),
+`reasoning` (Groq, Cerebras), `reasoning_details` (OpenRouter), because OpenAI itself has no place for it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from providers.adapters.quirks import PLAIN, Quirks, not_taken
 from providers.adapters.types import (
     Audio,
     Document,
@@ -17,20 +18,23 @@ from providers.adapters.types import (
     JSONObject,
     Media,
     Message,
+    Opaque,
     Reasoning,
     Refusal,
     Text,
     ToolCall,
     ToolResult,
 )
+from providers.errors import CannotCarry
 
 
 class MessageList:
     """`drop` is told the name of everything that cannot be carried."""
 
-    def __init__(self, drop: Callable[[str], None], *, compatible: bool) -> None:
+    def __init__(self, drop: Callable[[str], None], *, compatible: bool, quirks: Quirks = PLAIN) -> None:
         self._drop = drop
         self.compatible = compatible
+        self._quirks = quirks
 
     def build(self, messages: tuple[Message, ...]) -> list[JSONObject]:
         built: list[JSONObject] = []
@@ -40,7 +44,9 @@ class MessageList:
             if len(results) == len(message.parts) and results:
                 continue
             body = self._assistant(message) if message.role == "assistant" else self._plain(message)
-            if message.name:
+            if message.name and "messages.name" in self._quirks.drops:
+                self._drop("messages.name")
+            elif message.name:
                 body["name"] = message.name
             built.append(body)
         return built
@@ -54,8 +60,11 @@ class MessageList:
         return {"role": role, "content": parts or ""}
 
     def _input(self, part: object) -> JSONObject | None:
+        """Raises CannotCarry for media that this vendor does not take."""
         if isinstance(part, Text):
             return {"type": "text", "text": part.text}
+        if isinstance(part, Image | Audio | Document) and not self._takes(part):
+            raise not_taken(part_name(part))
         if isinstance(part, Image):
             return self._image(part)
         if isinstance(part, Audio):
@@ -66,8 +75,11 @@ class MessageList:
         elif isinstance(part, Document):
             return self._document(part)
         elif not isinstance(part, ToolResult):
-            self._drop(f"messages.{_name(part)}")
+            self._drop(f"messages.{part_name(part)}")
         return None
+
+    def _takes(self, part: Image | Audio | Document) -> bool:
+        return part_name(part) in self._quirks.parts or (isinstance(part, Document) and bool(part.text))
 
     def _image(self, image: Image) -> JSONObject | None:
         url = media_url(image.source, "image/png")
@@ -98,6 +110,7 @@ class MessageList:
 
     def _result(self, result: ToolResult) -> JSONObject:
         """Results are text on this wire: anything else leaves a note where it stood."""
+        self._need_tools()
         if result.error:
             self._drop("messages.tool_result.error")
         texts: list[str] = []
@@ -105,8 +118,8 @@ class MessageList:
             if isinstance(part, Text | Document) and part.text:
                 texts.append(part.text)
             elif not isinstance(part, Text):
-                self._drop(f"messages.tool_result.{_name(part)}")
-                texts.append(f"[{_name(part)} left out]")
+                self._drop(f"messages.tool_result.{part_name(part)}")
+                texts.append(f"[{part_name(part)} left out]")
         content: Any = texts[0] if len(texts) == 1 else [{"type": "text", "text": text} for text in texts]
         return {"role": "tool", "tool_call_id": result.call_id, "content": content or ""}
 
@@ -119,7 +132,7 @@ class MessageList:
             elif isinstance(part, Audio) and part.id:
                 body["audio"] = {"id": part.id}
             elif not isinstance(part, ToolResult):
-                self._drop(f"messages.assistant.{_name(part)}")
+                self._drop(f"messages.assistant.{part_name(part)}")
         if of[Refusal]:
             body["refusal"] = "".join([part.text for part in of[Refusal]])
         if of[ToolCall]:
@@ -129,7 +142,12 @@ class MessageList:
         self._thoughts(of[Reasoning], body)
         return body
 
+    def _need_tools(self) -> None:
+        if "tools" in self._quirks.denies:
+            raise CannotCarry("messages.tool_calls", "this provider has no tools")
+
     def _call(self, call: ToolCall) -> JSONObject:
+        self._need_tools()
         wire: JSONObject = {
             "id": call.id,
             "type": "function",
@@ -143,13 +161,22 @@ class MessageList:
         return wire
 
     def _thoughts(self, thoughts: list[Reasoning], body: JSONObject) -> None:
-        if thoughts and not self.compatible:
+        fields = self._quirks.thoughts
+        if thoughts and not (self.compatible and fields):
             self._drop("messages.reasoning")
         elif thoughts:
             if text := "".join([thought.text for thought in thoughts]):
-                body["reasoning_content"] = text
-            if any(thought.signature or thought.redacted or thought.id for thought in thoughts):
+                body.update({name: text for name in fields if name != "reasoning_details"})
+            if not any(_is_opaque(thought) for thought in thoughts):
+                return
+            if "reasoning_details" not in fields:
+                self._drop("messages.reasoning.signature")
+            else:
                 body["reasoning_details"] = [reasoning_detail(thought) for thought in thoughts]
+
+
+def _is_opaque(thought: Reasoning) -> bool:
+    return bool(thought.signature or thought.redacted or thought.id)
 
 
 def reasoning_detail(thought: Reasoning) -> JSONObject:
@@ -169,5 +196,5 @@ def media_url(source: Media, default_mime: str) -> str:
     return source.url
 
 
-def _name(part: object) -> str:
-    return type(part).__name__.lower()
+def part_name(part: object) -> str:
+    return "content" if isinstance(part, Opaque) else type(part).__name__.lower()

@@ -15,14 +15,16 @@ from providers.adapters.frame_text import JSON_ENDS
 from providers.adapters.openai_wire import error_in, later_usage, refusal_in_answer
 from providers.adapters.openai_wire_answer import ABSENT, FAULTS, usage_or_none
 from providers.adapters.openai_wire_stream import DONE, STREAM_LIMIT
-from providers.adapters.sse import FrameSplitter, SSEReader
+from providers.adapters.relaying import FrameRelay
+from providers.adapters.sse import SSEReader
 from providers.adapters.types import Usage
-from providers.errors import InvalidResponse, UpstreamCut, UpstreamError
+from providers.errors import InvalidResponse
 
 _CONTENT = b'"content":"'
 _TEXTS = re.compile(
     rb'"(?:content|arguments|refusal|reasoning_content|reasoning|transcript)"\s*:\s*"((?:[^"\\]|\\.)+)"', re.DOTALL
 )
+_COMPLETION_TEXT = re.compile(rb'"text"\s*:\s*"((?:[^"\\]|\\.)+)"', re.DOTALL)
 _MEDIA = re.compile(rb'"(?:data|url)"\s*:\s*"[^"]')
 _STREAM_STARTS = (b"data", b"event", b"id", b"retry", b":", b"\n", b"\r", b"\xef\xbb\xbf")
 
@@ -38,64 +40,51 @@ class _Noted(msgspec.Struct):
 _noted = msgspec.json.Decoder(_Noted)
 
 
-class OpenAIRelay:
-    """`keep_usage` is False when the client did not ask for usage: the frame that holds nothing else is left out."""
+class OpenAIFrames(FrameRelay):
+    """What the relays of all of OpenAI's endpoints do alike: nothing passes that is no stream, nor behind the end."""
 
-    __slots__ = ("_error", "_first", "_keep_usage", "_splitter", "ended", "frames", "text_bytes", "usage")
+    __slots__ = ("_first", "usage")
 
-    def __init__(self, *, keep_usage: bool) -> None:
+    def __init__(self) -> None:
+        super().__init__(STREAM_LIMIT)
         self.usage: Usage | None = None
-        self.ended = False
-        self.frames = 0
-        self.text_bytes = 0
-        self._keep_usage = keep_usage
-        self._splitter = FrameSplitter(STREAM_LIMIT)
         self._first = True
-        self._error: UpstreamError | None = None
-
-    def feed(self, data: bytes) -> bytes:
-        """An error behind good frames of the same piece is raised by the next call: those frames still count."""
-        if self._error is not None:
-            raise self._error
-        frames = self._splitter.feed(data)
-        if len(frames) == 1:
-            return self._frame(frames[0])
-        out: list[bytes] = []
-        try:
-            for frame in frames:
-                out.append(self._frame(frame))
-        except UpstreamError as error:
-            if not any(out):
-                raise
-            self._error = error
-        return b"".join(out)
 
     def close(self) -> bytes:
-        """A last frame without its blank line is completed, so that the client's parser sees it too."""
-        if self._error is not None:
-            raise self._error
-        rest = self._splitter.close()
-        relayed = b""
-        if rest.strip() and not self.ended:
-            if self._first and not rest.startswith(_STREAM_STARTS):
-                raise error_in(rest)
-            try:
-                relayed = self._frame(rest)
-            except InvalidResponse:
-                raise UpstreamCut("The provider's stream ended inside an event.") from None
-            if relayed:
-                relayed = relayed.rstrip(b"\r\n") + b"\n\n"
-        if not self.ended:
-            raise UpstreamCut("The provider's stream ended before its end marker.")
+        relayed = super().close()
         if self.usage is not None:
             self.usage = checked(self.usage, generated=self.frames > 0)
         return relayed
 
+    def _rest(self, rest: bytes) -> bytes:
+        """A last frame without its blank line is completed, so that the client's parser sees it too."""
+        if self.ended or not rest.strip():
+            return b""
+        if self._first:
+            self._begin(rest)
+        relayed = super()._rest(rest)
+        return relayed.rstrip(b"\r\n") + b"\n\n" if relayed else b""
+
+    def _begin(self, frame: bytes) -> None:
+        """Raises what a body tells that came in place of a stream."""
+        self._first = False
+        if not frame.startswith(_STREAM_STARTS):
+            raise error_in(frame)
+
+
+class OpenAIRelay(OpenAIFrames):
+    """`keep_usage` is False when the client did not ask for usage: the frame that holds nothing else is left out."""
+
+    __slots__ = ("_keep_usage",)
+    texts = _TEXTS
+
+    def __init__(self, *, keep_usage: bool) -> None:
+        super().__init__()
+        self._keep_usage = keep_usage
+
     def _frame(self, frame: bytes) -> bytes:
         if self._first:
-            self._first = False
-            if not frame.startswith(_STREAM_STARTS):
-                raise error_in(frame)
+            self._begin(frame)
         if self.ended:
             return b""
         usage_at = frame.find(b'"usage"')
@@ -121,7 +110,7 @@ class OpenAIRelay:
 
     def _measure(self, frame: bytes) -> None:
         """Texts the quick look does not find: with quotes inside, tool arguments, reasoning, transcripts."""
-        size = sum([len(text) for text in _TEXTS.findall(frame)])
+        size = sum([len(text) for text in self.texts.findall(frame)])
         if size or _MEDIA.search(frame):
             self.frames += 1
             self.text_bytes += size
@@ -148,6 +137,13 @@ class OpenAIRelay:
                 if not self._keep_usage and _is_empty(noted.choices):
                     return False
         return True
+
+
+class CompletionRelay(OpenAIRelay):
+    """Streams of /v1/completions, whose choices carry `text`."""
+
+    __slots__ = ()
+    texts = _COMPLETION_TEXT
 
 
 def _value(raw: msgspec.Raw) -> object:

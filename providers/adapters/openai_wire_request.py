@@ -7,6 +7,7 @@ they take `top_k`, and want reasoning back (openai_wire_messages).
 from __future__ import annotations
 
 from providers.adapters.openai_wire_messages import MessageList
+from providers.adapters.quirks import PLAIN, Quirks
 from providers.adapters.types import (
     ChatRequest,
     Dialect,
@@ -21,24 +22,25 @@ from providers.adapters.types import (
 
 # Names of the output cap: OpenAI's two, and those by which other servers take one (llama.cpp's own beats max_tokens).
 CAP_FIELDS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "n_predict", "num_predict")
-_SERVICE_TIERS = frozenset({"auto", "default", "flex", "scale", "priority", "fast"})
+SERVICE_TIERS = frozenset({"auto", "default", "flex", "scale", "priority", "fast"})
 _NEVER_EXTRA = frozenset({*CAP_FIELDS, "model", "messages", "stream", "stream_options", "n"})
 # Thinking budgets in tokens, up to which a word stands for them.
-_EFFORTS = ((1024, "minimal"), (4096, "low"), (16384, "medium"))
+EFFORTS = ((1024, "minimal"), (4096, "low"), (16384, "medium"))
 
 
 class ChatBody:
     """Builds one body; `dropped` names what could not be carried."""
 
-    def __init__(self, *, compatible: bool) -> None:
+    def __init__(self, *, compatible: bool, quirks: Quirks = PLAIN) -> None:
         self.compatible = compatible
+        self.quirks = quirks
         self.dropped: list[str] = []
 
     def build(self, request: ChatRequest, model: str) -> JSONObject:
         """Everything but the output cap, which the adapter writes."""
         body: JSONObject = {
             "model": model,
-            "messages": MessageList(self._drop, compatible=self.compatible).build(request.messages),
+            "messages": self._messages().build(request.messages),
         }
         self._tools(request, body)
         self._sampling(request, body)
@@ -49,15 +51,19 @@ class ChatBody:
         for name in ("metadata", "store"):
             if (value := getattr(request, name)) is not None:
                 body[name] = value
-        if request.service_tier in _SERVICE_TIERS:
+        if request.service_tier in SERVICE_TIERS:
             body["service_tier"] = request.service_tier
         elif request.service_tier:
             self._drop("service_tier")
         if request.stream:
             body["stream"] = True
-            body["stream_options"] = {"include_usage": True}
+            if self.quirks.asks_usage:
+                body["stream_options"] = {"include_usage": True}
         self._extra(request, body)
         return body
+
+    def _messages(self) -> MessageList:
+        return MessageList(self._drop, compatible=self.compatible, quirks=self.quirks)
 
     def _drop(self, name: str) -> None:
         if name not in self.dropped:
@@ -102,15 +108,29 @@ class ChatBody:
             body["audio"] = {"voice": request.audio.voice or "alloy", "format": request.audio.format}
 
     def _reasoning(self, wanted: ReasoningSettings, body: JSONObject) -> None:
-        if wanted.effort:
+        if self.quirks.reasoning == "object":
+            body["reasoning"] = reasoning_object(wanted)
+            return
+        if self.quirks.reasoning == "thinking":
+            self._switch(wanted, body)
+        elif wanted.effort:
             body["reasoning_effort"] = wanted.effort
         elif wanted.budget_tokens is not None:
             budget = wanted.budget_tokens
-            body["reasoning_effort"] = next((word for most, word in _EFFORTS if budget <= most), "high")
+            body["reasoning_effort"] = next((word for most, word in EFFORTS if budget <= most), "high")
         elif wanted.off:
             self._drop("reasoning.off")  # only some models know "none"; the others would refuse the request
         if wanted.show:
             self._drop("reasoning.show")
+
+    def _switch(self, wanted: ReasoningSettings, body: JSONObject) -> None:
+        """Thinking that is on or off: how much of it cannot be said."""
+        off = wanted.off or wanted.effort == "none"
+        body["thinking"] = {"type": "disabled" if off else "enabled"}
+        if wanted.effort and not off:
+            self._drop("reasoning.effort")
+        if wanted.budget_tokens is not None:
+            self._drop("reasoning.budget_tokens")
 
     def _tools(self, request: ChatRequest, body: JSONObject) -> None:
         tools: list[JSONObject] = []
@@ -148,6 +168,20 @@ def function(tool: Tool) -> JSONObject:
     if tool.strict is not None:
         wire["strict"] = tool.strict
     return {"type": "function", "function": wire}
+
+
+def reasoning_object(wanted: ReasoningSettings) -> JSONObject:
+    """OpenRouter's `reasoning`: a word or a number of tokens, whether at all, and whether it is shown."""
+    wire: JSONObject = {}
+    if wanted.budget_tokens is not None and not wanted.off:
+        wire["max_tokens"] = wanted.budget_tokens
+    elif wanted.effort:
+        wire["effort"] = wanted.effort
+    else:
+        wire["enabled"] = not wanted.off
+    if wanted.show is not None:
+        wire["exclude"] = not wanted.show
+    return wire
 
 
 def tool_choice(choice: ToolChoice) -> str | JSONObject:

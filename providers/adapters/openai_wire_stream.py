@@ -5,6 +5,20 @@ from __future__ import annotations
 import msgspec
 
 from providers.adapters.counts import checked
+from providers.adapters.events import (
+    CitationSeen,
+    Ended,
+    Finished,
+    MediaDelta,
+    ReasoningDelta,
+    RefusalDelta,
+    Started,
+    StreamEvent,
+    TextDelta,
+    ToolDelta,
+    ToolStarted,
+    UsageSeen,
+)
 from providers.adapters.openai_wire import (
     FINISH,
     error_in,
@@ -28,76 +42,31 @@ from providers.adapters.openai_wire_answer import (
     text_of,
     usage_or_none,
 )
+from providers.adapters.parsing import PieceParser, says
 from providers.adapters.sse import Event, SSEReader
-from providers.adapters.types import (
-    CitationSeen,
-    Ended,
-    Finished,
-    MediaDelta,
-    ReasoningDelta,
-    RefusalDelta,
-    Started,
-    StreamEvent,
-    TextDelta,
-    ToolDelta,
-    ToolStarted,
-    Usage,
-    UsageSeen,
-)
-from providers.errors import InvalidResponse, UpstreamCut, UpstreamError
+from providers.adapters.types import Usage
+from providers.errors import InvalidResponse
 
 DONE = b"[DONE]"
 STREAM_LIMIT = 8 * 1024 * 1024  # bytes of one event: audio and images come whole
-_SILENT = (Started, Finished, UsageSeen)  # events that carry nothing generated
 _chunk = msgspec.json.Decoder(WireChat)
 
 
-class OpenAIStream:
-    """Raises UpstreamRefusal for an error in the stream, InvalidResponse for what is no chunk, UpstreamCut on close
-    when `[DONE]` never came. An error behind good events of the same piece is raised by the next call: how the bytes
-    were cut changes nothing."""
-
+class OpenAIStream(PieceParser[Event]):
     def __init__(self) -> None:
-        self._reader = SSEReader(STREAM_LIMIT)
-        self._started = False
-        self._ended = False
+        super().__init__(SSEReader(STREAM_LIMIT))
         self._usage: Usage | None = None
-        self._generated = False
-        self._error: UpstreamError | None = None
         self._calls: dict[tuple[int, int], str] = {}  # (choice, index) of an open tool call -> its id
 
-    def feed(self, data: bytes) -> list[StreamEvent]:
-        if self._error is not None:
-            raise self._error
-        events: list[StreamEvent] = []
-        try:
-            for event in self._reader.feed(data):
-                self._event(event, events)
-        except UpstreamError as error:
-            if not events:
-                raise
-            self._error = error
-        return events
-
-    def close(self) -> list[StreamEvent]:
-        if self._error is not None:
-            raise self._error
-        events: list[StreamEvent] = []
-        for event in self._reader.close():
-            self._event(event, events)
-        if not self._ended:
-            raise UpstreamCut("The provider's stream ended before its end marker.")
-        return events
-
-    def _event(self, event: Event, events: list[StreamEvent]) -> None:
+    def _read(self, piece: Event, events: list[StreamEvent]) -> None:
         if self._ended:
             return
-        data = event.data
+        data = piece.data
         if data.strip() == DONE:
             self._ended = True
             events.append(Ended())
             return
-        if event.event == "error":
+        if piece.event == "error":
             raise error_in(data)
         try:
             chunk = _chunk.decode(data)
@@ -110,7 +79,7 @@ class OpenAIStream:
             events.append(Started(id=chunk.id or "", model=chunk.model or "", created=int(chunk.created or 0)))
         for choice in chunk.choices or ():
             self._choice(choice, events)
-        self._generated = self._generated or any(not isinstance(event, _SILENT) for event in events)
+        self._generated = self._generated or says(events)
         usage = usage_or_none(chunk.usage)
         if usage is not None:
             self._usage = later_usage(self._usage, usage)
@@ -119,21 +88,30 @@ class OpenAIStream:
     def _choice(self, choice: WireChoice, events: list[StreamEvent]) -> None:
         index = choice.index
         delta = choice.delta or choice.message or WireMessage()
-        for thought in reasoning_parts(delta.reasoning_details, delta.reasoning_content or delta.reasoning):
-            self._thought(thought.text, thought.signature, thought.redacted, index, events)
-        text, logprobs = text_of(delta.content), logprobs_of(choice.logprobs)
+        thoughts = delta.reasoning_content or delta.reasoning
+        if thoughts or delta.reasoning_details:
+            for thought in reasoning_parts(delta.reasoning_details, thoughts):
+                self._thought(thought.text, thought.signature, thought.redacted, index, events)
+        text = text_of(delta.content) if delta.content else ""
+        logprobs = logprobs_of(choice.logprobs) if choice.logprobs is not None else None
         if text or logprobs:
             events.append(TextDelta(text=text, choice=index, logprobs=logprobs))
+        self._seldom(delta, index, events)
+        if delta.tool_calls or delta.function_call:
+            for position, call in enumerate(calls_of(delta)):
+                self._call(call, position, index, events)
+        if choice.finish_reason:
+            events.append(Finished(finish=FINISH.get(choice.finish_reason, "stop"), choice=index))
+
+    def _seldom(self, delta: WireMessage, index: int, events: list[StreamEvent]) -> None:
         if delta.refusal:
             events.append(RefusalDelta(text=delta.refusal, choice=index))
         if delta.audio:
             events.append(MediaDelta(part=audio_of(delta.audio), choice=index))
-        events.extend([MediaDelta(part=image, choice=index) for image in images_of(delta.images)])
-        events.extend([CitationSeen(citation=item, choice=index) for item in citations_of(delta.annotations)])
-        for position, call in enumerate(calls_of(delta)):
-            self._call(call, position, index, events)
-        if choice.finish_reason:
-            events.append(Finished(finish=FINISH.get(choice.finish_reason, "stop"), choice=index))
+        if delta.images:
+            events.extend([MediaDelta(part=image, choice=index) for image in images_of(delta.images)])
+        if delta.annotations:
+            events.extend([CitationSeen(citation=item, choice=index) for item in citations_of(delta.annotations)])
 
     def _thought(self, text: str, signature: str, redacted: str, choice: int, events: list[StreamEvent]) -> None:
         """One event each: text comes before the signature that closes it."""

@@ -16,7 +16,7 @@ class SandboxAdapter(DressedAdapter):
     def aimed(self, upstream: Upstream) -> Upstream:
         """One base URL serves all dialects: with `/v1` for OpenAI's, without for the others."""
         root = upstream.base_url.removesuffix("/v1")
-        base_url = f"{root}/v1" if self.wire is Dialect.OPENAI else root
+        base_url = f"{root}/v1" if self.wire in (Dialect.OPENAI, Dialect.RESPONSES) else root
         if base_url == upstream.base_url:
             return upstream
         return msgspec.structs.replace(upstream, base_url=base_url)

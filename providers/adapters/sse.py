@@ -41,6 +41,8 @@ class SSEReader:
 
     def feed(self, data: bytes) -> list[Event]:
         """Events that became complete with `data`."""
+        if (alone := self._alone(data)) is not None:
+            return [Event("message", alone)]
         if self._at_start and not (data := self._without_mark(data)):
             return []
         if self._after_cr and data:
@@ -76,6 +78,20 @@ class SSEReader:
             self._line(line, events)
         self._line(b"", events)
         return events
+
+    def _alone(self, data: bytes) -> bytes | None:
+        """The data of an event that comes by itself and in one line, as nearly all do; None for anything else."""
+        size = len(data)
+        if self._at_start or self._after_cr or self._pieces or self._data or self._event or size > self._limit:
+            return None
+        if not data.startswith(b"data: "):
+            return None
+        line = data.find(b"\n")
+        if line == size - 2 and data[-1] == 10 and b"\r" not in data:
+            return data[6:-2]
+        if line == size - 3 and data.find(b"\r") == size - 4 and data.endswith(b"\r\n"):
+            return data[6:-4]
+        return None
 
     def _without_mark(self, data: bytes) -> bytes:
         """The first bytes without their byte order mark; nothing while it cannot be told yet."""
@@ -130,9 +146,13 @@ class FrameSplitter:
                 return []
             data = bytes(self._tail)
             self._tail.clear()
-        elif 0 <= data.find(b"\n\n") == len(data) - 2 and b"\r" not in data:
-            return [data]
-        return self._cut(data)
+            return self._cut(data)
+        blank = data.find(b"\n\n")
+        if blank >= 0:
+            alone = blank == len(data) - 2 and b"\r" not in data
+        else:
+            alone = data.endswith(b"\r\n\r\n") and data.find(b"\r") == len(data) - 4
+        return [data] if alone else self._cut(data)
 
     def close(self) -> bytes:
         """What is left after the last blank line."""

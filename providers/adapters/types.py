@@ -1,9 +1,8 @@
 """Canonical request and response: what every dialect is parsed into and every adapter is built from.
 
-Shapes are a union of what the OpenAI, Anthropic and Gemini APIs can say, named after none of them. A field that an
-adapter's wire format lacks is dropped by that adapter and named in UpstreamRequest.dropped; a strict route refuses it.
-JSON documents (tool arguments, schemas) stay text or plain objects; they are the application's, not ours.
-Tokens: `input_tokens` includes cached ones, `output_tokens` includes reasoning, whatever the provider's own habit.
+A union of what the wire formats can say, named after none of them. What one lacks is dropped by its adapter and named
+in UpstreamRequest.dropped; a strict route refuses it. Tool arguments and schemas stay text or plain objects. Tokens:
+`input_tokens` includes cached ones, `output_tokens` includes reasoning, whatever the provider's own habit.
 """
 
 from __future__ import annotations
@@ -23,6 +22,9 @@ class Dialect(StrEnum):
     RESPONSES = "responses"
     ANTHROPIC = "anthropic"
     GEMINI = "gemini"
+    COHERE = "cohere"
+    CONVERSE = "converse"  # Amazon Bedrock's
+    OLLAMA = "ollama"
     OTHER = "other"
 
 
@@ -56,9 +58,9 @@ class Media(msgspec.Struct, frozen=True):
 
 
 class CacheMark(msgspec.Struct, frozen=True):
-    """Ask the provider to cache the prompt up to and including this part. ttl: "5m" or "1h"."""
+    """Ask the provider to cache the prompt up to and including this part."""
 
-    ttl: str = "5m"
+    ttl: str = "5m"  # or "1h"
 
 
 class Citation(msgspec.Struct, frozen=True):
@@ -112,13 +114,13 @@ class ToolCall(msgspec.Struct, frozen=True, tag="tool_call"):
 
 
 class Opaque(msgspec.Struct, frozen=True, tag="opaque"):
-    """A block only one wire format knows (a search the provider ran itself, its code, …): `raw` is its own object.
-
-    It travels back unchanged to providers of that wire format; every other adapter drops it.
-    """
+    """A block only one wire format knows (a search the provider ran): it goes back unchanged there, nowhere else."""
 
     dialect: Dialect
     raw: JSONObject
+    field: str = ""  # its place in the client's body
+    plain: Text | None = None  # what others can read of it
+    lost: tuple[str, ...] = ()  # and what they cannot
 
 
 class ToolResult(msgspec.Struct, frozen=True, tag="tool_result"):
@@ -155,11 +157,9 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class Tool(msgspec.Struct, frozen=True):
-    """A function the model may call. `parameters` is a JSON schema object."""
-
     name: str
     description: str = ""
-    parameters: JSONObject = msgspec.field(default_factory=dict)
+    parameters: JSONObject = msgspec.field(default_factory=dict)  # a JSON schema
     strict: bool | None = None
     cache: CacheMark | None = None
 
@@ -172,9 +172,7 @@ class ServerTool(msgspec.Struct, frozen=True):
 
 
 class ToolChoice(msgspec.Struct, frozen=True):
-    """auto | none | required (any tool) | tool (the one in `name`)."""
-
-    mode: Literal["auto", "none", "required", "tool"]
+    mode: Literal["auto", "none", "required", "tool"]  # required: any tool; tool: the one in `name`
     name: str = ""
     allowed: tuple[str, ...] = ()  # restricts `auto` and `required` to these
 
@@ -253,7 +251,6 @@ Finish = Literal["stop", "length", "tool_calls", "content_filter", "refusal", "s
 
 class Usage(msgspec.Struct, kw_only=True):
     """Units of one attempt. `units` holds what has no column of its own, e.g. {"image": 1, "search": 2, "second": 3}.
-
     `reported_cost` (nano-dollars) is what the provider says it charged, where it says so (OpenRouter); else None.
     """
 
@@ -301,99 +298,3 @@ class EmbeddingResponse(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     vectors: tuple[tuple[float, ...] | str, ...]
     usage: Usage | None
-
-
-# --- stream events: what a stream parser yields and a stream renderer takes ------------------------------------------
-# Order per choice: Started once first; then deltas; each tool call opens with ToolStarted before its ToolDelta;
-# Finished once per choice; UsageSeen any time (the last one counts); Ended once last. A broken stream has no Ended.
-
-
-class Started(msgspec.Struct, frozen=True):
-    id: str
-    model: str
-    created: int = 0
-
-
-class TextDelta(msgspec.Struct, frozen=True):
-    text: str
-    choice: int = 0
-    logprobs: tuple[TokenLogprob, ...] | None = None
-
-
-class RefusalDelta(msgspec.Struct, frozen=True):
-    text: str
-    choice: int = 0
-
-
-class ReasoningDelta(msgspec.Struct, frozen=True):
-    """Either visible text, or the closing `signature`, or one block of `redacted` data."""
-
-    text: str = ""
-    signature: str = ""
-    redacted: str = ""
-    choice: int = 0
-
-
-class ToolStarted(msgspec.Struct, frozen=True):
-    """`index` counts the tool calls of a choice from 0."""
-
-    index: int
-    id: str
-    name: str
-    choice: int = 0
-    signature: str = ""
-
-
-class ToolDelta(msgspec.Struct, frozen=True):
-    index: int
-    arguments: str
-    choice: int = 0
-
-
-class MediaDelta(msgspec.Struct, frozen=True):
-    """A whole image or a piece of audio (base64) with its transcript so far."""
-
-    part: Image | Audio
-    choice: int = 0
-
-
-class CitationSeen(msgspec.Struct, frozen=True):
-    citation: Citation
-    choice: int = 0
-
-
-class OpaqueSeen(msgspec.Struct, frozen=True):
-    """A whole block that only its own wire format knows."""
-
-    part: Opaque
-    choice: int = 0
-
-
-class Finished(msgspec.Struct, frozen=True):
-    finish: Finish
-    choice: int = 0
-    stop_sequence: str = ""
-
-
-class UsageSeen(msgspec.Struct, frozen=True):
-    usage: Usage
-
-
-class Ended(msgspec.Struct, frozen=True):
-    """The provider's own end marker was seen: the answer is whole."""
-
-
-StreamEvent = (
-    Started
-    | TextDelta
-    | RefusalDelta
-    | ReasoningDelta
-    | ToolStarted
-    | ToolDelta
-    | MediaDelta
-    | CitationSeen
-    | OpaqueSeen
-    | Finished
-    | UsageSeen
-    | Ended
-)

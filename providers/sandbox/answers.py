@@ -38,7 +38,6 @@ _PER_MESSAGE = 4
 _PER_PROMPT = 3
 LOREM_DEFAULT = 20
 THOUGHT = "The user wrote something. The honest thing is to say it back."
-SIGNATURE = "++//c2FuZGJveC1zaWduYXR1cmU="  # both letters that the URL-safe alphabet has not
 CHAT_MODELS = ("sandbox-echo", "sandbox-lorem", "sandbox-dear", "sandbox-tools", "sandbox-think", "sandbox-json")
 
 

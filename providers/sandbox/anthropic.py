@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from providers.sandbox.answers import SIGNATURE, Answer, Message, Prompt, Tool, joined, json_weight, media, tokens_of
+from providers.sandbox.answers import Answer, Message, Prompt, Tool, joined, json_weight, media, tokens_of
 from providers.sandbox.delivery import Frame
 from providers.sandbox.reading import (
     RequestError,
@@ -23,6 +23,7 @@ from providers.sandbox.reading import (
     text,
     texts,
 )
+from providers.sandbox.seals import check, seal
 from providers.sandbox.usage import Usage, with_usage
 
 NAME = "anthropic"
@@ -115,6 +116,7 @@ def _block(block: object, message: Message, where: str) -> str:
                 return _content(given["content"], f"{where}.content", message).text
         case "thinking":
             message.weight += len(tokens_of(text(given.get("thinking"), f"{where}.thinking")))
+            check(given.get("signature"), "anthropic", f"{where}.signature")
         case "redacted_thinking":
             message.weight += len(tokens_of(text(given.get("data"), f"{where}.data")))
         case _:
@@ -183,7 +185,7 @@ def _shell(prompt: Prompt, identity: str, content: list[dict[str, Any]], ending:
 def messages_body(prompt: Prompt, answer: Answer, usage: Usage, identity: str) -> bytes:
     content: list[dict[str, Any]] = []
     if answer.thought:
-        content.append({"type": "thinking", "thinking": "".join(answer.thought), "signature": SIGNATURE})
+        content.append({"type": "thinking", "thinking": "".join(answer.thought), "signature": seal("anthropic")})
     if answer.text:
         content.append({"type": "text", "text": "".join(answer.text), "citations": None})
     for call in answer.calls:
@@ -200,7 +202,7 @@ _Block = tuple[dict[str, Any], list[dict[str, Any]], int]
 def _blocks(answer: Answer) -> Iterator[_Block]:
     if answer.thought:
         deltas: list[dict[str, Any]] = [{"type": "thinking_delta", "thinking": token} for token in answer.thought]
-        deltas.append({"type": "signature_delta", "signature": SIGNATURE})
+        deltas.append({"type": "signature_delta", "signature": seal("anthropic")})
         yield {"type": "thinking", "thinking": "", "signature": ""}, deltas, 0
     if answer.text:
         yield {"type": "text", "text": ""}, [{"type": "text_delta", "text": token} for token in answer.text], 0

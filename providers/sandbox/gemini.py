@@ -11,7 +11,6 @@ from typing import Any
 import orjson
 
 from providers.sandbox.answers import (
-    SIGNATURE,
     Answer,
     Message,
     Prompt,
@@ -34,6 +33,7 @@ from providers.sandbox.reading import (
     text,
     texts,
 )
+from providers.sandbox.seals import check, seal
 from providers.sandbox.usage import Usage, with_usage
 
 NAME = "gemini"
@@ -91,6 +91,10 @@ def parse_generate(model: str, body: dict[str, Any], *, stream: bool) -> Prompt:
     )
 
 
+# What Google has clients send with calls that another model made.
+_UNSIGNED = "skip_thought_signature_validator"
+
+
 def contents_of(body: dict[str, Any]) -> list[Message]:
     contents = sequence(body.get("contents"), "contents")
     if not contents:
@@ -110,6 +114,8 @@ def _content(given: dict[str, Any], where: str, role: str = "") -> Message:
 
 def _part(part: object, message: Message, where: str) -> str:
     given = mapping(part, where)
+    if (signature := _pick(given, "thoughtSignature")) not in (None, _UNSIGNED):
+        check(signature, "gemini", f"{where}.thoughtSignature")
     if given.get("text") is not None:
         return text(given["text"], f"{where}.text")
     inline, address = _pick(given, "inlineData"), _pick(given, "fileData")
@@ -189,7 +195,7 @@ def _steps(answer: Answer) -> Iterator[tuple[int, int, dict[str, Any]]]:
     """Tokens, thought tokens among them, and the part they make; the part after thought carries its signature."""
     for token in answer.thought:
         yield 1, 1, {"text": token, "thought": True}
-    signed: dict[str, Any] = {"thoughtSignature": SIGNATURE} if answer.thought else {}
+    signed: dict[str, Any] = {"thoughtSignature": seal("gemini")} if answer.thought else {}
     for token in answer.text:
         yield 1, 0, {"text": token, **signed}
         signed = {}
@@ -203,7 +209,7 @@ def generate_body(prompt: Prompt, answer: Answer, usage: Usage, identity: str) -
     if answer.thought:
         parts.append({"text": "".join(answer.thought), "thought": True})
     if answer.text:
-        signed = {"thoughtSignature": SIGNATURE} if answer.thought else {}
+        signed = {"thoughtSignature": seal("gemini")} if answer.thought else {}
         parts.append({"text": "".join(answer.text), **signed})
     parts += [_call_part(call.name, call.arguments) for call in answer.calls]
     content = {"parts": parts or [{"text": ""}], "role": "model"}

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from providers.sandbox.answers import SIGNATURE, Answer, Message, Prompt, Tool, joined, json_weight, media, tokens_of
+from providers.sandbox.answers import Answer, Message, Prompt, Tool, joined, json_weight, media, tokens_of
 from providers.sandbox.delivery import Frame
 from providers.sandbox.reading import (
     RequestError,
@@ -26,6 +26,7 @@ from providers.sandbox.reading import (
     text,
     texts,
 )
+from providers.sandbox.seals import check, seal
 from providers.sandbox.usage import Usage, sse, with_usage
 
 NAME = "openai"
@@ -90,6 +91,10 @@ def _message(item: object, where: str) -> Message:
         message.text = joined(said)
     elif content is not None:
         message.text = text(content, f"{where}.content")
+    for place, detail in enumerate(optional_sequence(given.get("reasoning_details"), f"{where}.reasoning_details")):
+        within = f"{where}.reasoning_details[{place}]"
+        if signature := mapping(detail, within).get("signature"):
+            check(signature, "openai", f"{within}.signature")
     for place, call in enumerate(optional_sequence(given.get("tool_calls"), f"{where}.tool_calls")):
         function = mapping(
             mapping(call, f"{where}.tool_calls[{place}]").get("function"), f"{where}.tool_calls[{place}].function"
@@ -168,7 +173,7 @@ def told_usage(usage: Usage) -> dict[str, Any]:
 
 
 def _signed(thought: str) -> list[dict[str, Any]]:
-    return [{"type": "reasoning.text", "text": thought, "signature": SIGNATURE, "index": 0}]
+    return [{"type": "reasoning.text", "text": thought, "signature": seal("openai"), "index": 0}]
 
 
 def chat_body(prompt: Prompt, answer: Answer, usage: Usage, identity: str) -> bytes:

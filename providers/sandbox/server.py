@@ -7,7 +7,7 @@ could be read; an error is never billed.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from itertools import count as counter
 from types import ModuleType
@@ -15,10 +15,10 @@ from typing import Any
 
 import orjson
 
-from providers.sandbox import anthropic, gemini, openai, openai_media
+from providers.sandbox import anthropic, gemini, openai, openai_completions, openai_media, openai_responses
 from providers.sandbox.answers import CHAT_MODELS, Answer, Prompt, compose, count_input
 from providers.sandbox.connection import Exchange, Request
-from providers.sandbox.delivery import Reply, deliver
+from providers.sandbox.delivery import Frame, Reply, deliver
 from providers.sandbox.faults import FaultError, Faults, parse_faults
 from providers.sandbox.invoice import Bill, Invoice
 from providers.sandbox.openai_media import Sold
@@ -28,6 +28,11 @@ from providers.sandbox.refusals import errors_of, send_error, send_scripted
 from providers.sandbox.usage import Usage
 
 KEY_PREFIX = "sk-sandbox-"
+# `sk-sandbox-of-NAME-…` belongs to the account NAME, every other key to `main`. `sk-sandbox-listing-…` may list models
+# and nothing else: a key that passes its check and then fails at work.
+ACCOUNT_HEADER = "x-sandbox-account"
+LISTING = f"{KEY_PREFIX}listing-"
+_ACCOUNT = re.compile(rf"{KEY_PREFIX}of-([a-z0-9]+)-")
 ATTEMPT_HEADER = "x-conduit-attempt"
 MODELS = sorted(PRICES)
 _GEMINI = re.compile(r"/v1(?:beta)?/models/([^/:]+):([A-Za-z]+)")
@@ -57,6 +62,9 @@ class Asked:
 
 
 Endpoint = Callable[["Sandbox", Asked], Reply]
+_Parse = Callable[[dict[str, Any]], Prompt]
+_Body = Callable[[Prompt, Answer, Usage, str], bytes]
+_Frames = Callable[[Prompt, Answer, Usage, str], Iterator[Frame]]
 
 
 class Sandbox:
@@ -80,7 +88,10 @@ class Sandbox:
             if endpoint is _alive:
                 exchange.whole(200, {"content-type": "application/json"}, b'{"status":"ok"}')
                 return None
-            _authenticate(asked)
+            key = _authenticate(asked)
+            headers[ACCOUNT_HEADER] = _account(key)
+            if key.startswith(LISTING) and endpoint is not _models:
+                raise RequestError("This API key may list models only.", status=401)
             asked.faults = parse_faults(request.headers, self._faults)
             if asked.faults.status:
                 return send_scripted(exchange, dialect, asked.faults, headers)
@@ -113,7 +124,13 @@ def _route(request: Request) -> tuple[ModuleType, Endpoint | None, str]:
     return gemini if path.startswith("/v1beta") else openai, None, ""
 
 
-def _authenticate(asked: Asked) -> None:
+def _account(key: str) -> str:
+    found = _ACCOUNT.match(key)
+    return found[1] if found else "main"
+
+
+def _authenticate(asked: Asked) -> str:
+    """The key that was accepted. Raises RequestError."""
     headers = asked.request.headers
     scheme, _, bearer = headers.get("authorization", "").partition(" ")
     bearer = bearer if scheme.lower() == "bearer" else ""
@@ -128,6 +145,7 @@ def _authenticate(asked: Asked) -> None:
         raise RequestError("Incorrect API key provided.", status=401)
     if asked.dialect is anthropic and "anthropic-version" not in headers:
         raise RequestError("anthropic-version: header is required")
+    return key
 
 
 def _known(model: object, allowed: tuple[str, ...]) -> str:
@@ -162,23 +180,35 @@ def _sell_answer(sandbox: Sandbox, asked: Asked, prompt: Prompt, endpoint: str) 
     return reply, answer, usage
 
 
-def _chat(sandbox: Sandbox, asked: Asked) -> Reply:
-    prompt = openai.parse_chat(asked.body())
-    reply, answer, usage = _sell_answer(sandbox, asked, prompt, "chat")
-    if prompt.stream:
-        reply.frames = openai.chat_frames(prompt, answer, usage, asked.identity)
-    else:
-        reply.body = openai.chat_body(prompt, answer, usage, asked.identity)
-    return reply
+def _selling(endpoint: str, parse: _Parse, body: _Body, frames: _Frames) -> Endpoint:
+    """A chat endpoint of one wire format: how it is asked, and how its answer looks whole and streamed."""
+
+    def sell(sandbox: Sandbox, asked: Asked) -> Reply:
+        prompt = parse(asked.body())
+        reply, answer, usage = _sell_answer(sandbox, asked, prompt, endpoint)
+        if prompt.stream:
+            reply.frames = frames(prompt, answer, usage, asked.identity)
+        else:
+            reply.body = body(prompt, answer, usage, asked.identity)
+        return reply
+
+    return sell
 
 
-def _messages(sandbox: Sandbox, asked: Asked) -> Reply:
-    prompt = anthropic.parse_messages(asked.body())
-    reply, answer, usage = _sell_answer(sandbox, asked, prompt, "messages")
-    if prompt.stream:
-        reply.frames = anthropic.messages_frames(prompt, answer, usage, asked.identity)
+def _completions(sandbox: Sandbox, asked: Asked) -> Reply:
+    wanted = openai_completions.parse(asked.body())
+    _known(wanted.model, CHAT_MODELS)
+    answers = [compose(prompt, asked.faults, asked.identity) for prompt in wanted.prompts]
+    bill = asked.bill(sandbox.invoice, wanted.model, "completions", stream=wanted.stream)
+    bill.input_tokens = sum(count_input(prompt) for prompt in wanted.prompts)
+    bill.cached_tokens = min(asked.faults.cached_tokens, bill.input_tokens)
+    output = sum(answer.tokens for answer in answers) * wanted.tries
+    usage = Usage(bill.input_tokens, bill.cached_tokens, output, 0, asked.faults.usage)
+    reply = Reply(bill, output, content_type=_EVENTS if wanted.stream else "application/json")
+    if wanted.stream:
+        reply.frames = openai_completions.frames(wanted, answers, usage, asked.identity)
     else:
-        reply.body = anthropic.messages_body(prompt, answer, usage, asked.identity)
+        reply.body = openai_completions.body(wanted, answers, usage, asked.identity)
     return reply
 
 
@@ -256,12 +286,16 @@ def _transcription(sandbox: Sandbox, asked: Asked) -> Reply:
 
 
 _POSTS: dict[str, Endpoint] = {
-    "/v1/chat/completions": _chat,
+    "/v1/chat/completions": _selling("chat", openai.parse_chat, openai.chat_body, openai.chat_frames),
+    "/v1/completions": _completions,
+    "/v1/responses": _selling(
+        "responses", openai_responses.parse_respond, openai_responses.respond_body, openai_responses.respond_frames
+    ),
     "/v1/embeddings": _embeddings,
     "/v1/images/generations": _images,
     "/v1/audio/speech": _speech,
     "/v1/audio/transcriptions": _transcription,
-    "/v1/messages": _messages,
+    "/v1/messages": _selling("messages", anthropic.parse_messages, anthropic.messages_body, anthropic.messages_frames),
     "/v1/messages/count_tokens": _count_messages,
 }
 _GEMINI_ENDPOINTS: dict[str, Endpoint] = {

@@ -99,6 +99,15 @@ def test_ten_wrong_tries_lock_an_address_out_whatever_account_it_tries(alice: Us
     assert attempt(RIGHT, address="198.51.100.1") == alice
 
 
+def test_the_addresses_of_one_ipv6_network_count_as_one(alice: User) -> None:
+    for number in range(10):
+        with pytest.raises(SignInRefused, match="wrong"):
+            attempt(WRONG, f"guess{number}@example.org", f"2001:db8:0:1::{number:x}")
+    with pytest.raises(LockedOut):
+        attempt(RIGHT, address="2001:db8:0:1:ffff:ffff:ffff:ffff")
+    assert attempt(RIGHT, address="2001:db8:0:2::1") == alice
+
+
 def test_right_passwords_do_not_use_tries_up_and_do_not_win_any(alice: User) -> None:
     with time_machine.travel(MIDDLE):
         for _ in range(15):

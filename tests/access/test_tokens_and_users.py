@@ -10,11 +10,12 @@ from django.test.utils import CaptureQueriesContext
 
 from conduit.access import tokens
 from conduit.access.models import ManagementToken, Role, User
-from conduit.access.users import create_user
+from conduit.access.users import create_user, set_password
 from conduit.core import raw_keys
 from conduit.core.actor import SYSTEM
 from conduit.core.clock import now
 from conduit.core.models import AuditEntry
+from conduit.core.secret import Secret
 from keys import teams
 from tests.access.clients import ApiClient, client_of, faults
 
@@ -187,8 +188,21 @@ def test_the_audit_log_is_read_by_filter_and_never_written(owner: ApiClient, aud
 
 
 def test_a_lookup_of_an_unknown_token_does_the_same_work(owner: ApiClient) -> None:
+    head = (owner.raw or "")[:17] + raw_keys.mint("mk").raw.reveal()[17:49]
     with CaptureQueriesContext(connection) as known:
-        assert tokens.find_token(owner.raw or "") is not None
+        assert tokens.find_token(head + raw_keys._checksum(head)) is None, "another secret behind the right public id"
     with CaptureQueriesContext(connection) as unknown:
         assert tokens.find_token(raw_keys.mint("mk").raw.reveal()) is None
-    assert len(unknown) == len(known)
+    assert len(unknown) == len(known) > 0
+
+
+@pytest.mark.django_db
+def test_a_new_password_takes_its_turn_among_the_changes_before_it_locks_the_person() -> None:
+    """The other way round two changes of one person could wait for each other."""
+    user, _ = create_user(actor=SYSTEM, email="alice@example.org", role=Role.OPERATOR)
+    with CaptureQueriesContext(connection) as asked:
+        set_password(user, actor=SYSTEM, password=Secret("a long and unusual password"))
+    order = [row["sql"] for row in asked if "core_epoch" in row["sql"] or row["sql"].startswith("UPDATE")]
+    assert "core_epoch" in order[0]
+    assert order[0].endswith("FOR UPDATE")
+    assert any("password" in sql for sql in order[1:])

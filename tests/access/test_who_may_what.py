@@ -21,6 +21,7 @@ PUBLIC = {
     "api/docs/": "the same for every installation of a version",
     "login": "where people sign in",
     "logout": "ends a session if there is one",
+    "self": "asks for a key; shows what the holder of that key may see anyway",
 }
 SAMPLES = {"uuid": str(uuid.UUID(int=7)), "int": "7", "path": "someone", "str": "someone", "slug": "someone"}
 ROLES = list(Role.values)
@@ -61,6 +62,9 @@ def has_method(view: Any, method: str) -> bool:
 CALLS = [(method, path, view) for path, view in API_VIEWS for method in METHODS if has_method(view, method)]
 
 
+NAMES_ONLY = {(Role.ANALYST, "/keys/review")}  # who sees what keys are called sees no more of them
+
+
 def test_there_are_routes_to_speak_of() -> None:
     assert len(API_VIEWS) >= 15
     assert len(CALLS) >= 25
@@ -89,7 +93,7 @@ def test_each_endpoint_answers_exactly_the_roles_of_the_table(
 ) -> None:
     write = method not in permissions.SAFE and method not in view.reads
     table = permissions.WRITES if write else permissions.READS
-    allowed = view.resource in table[role]
+    allowed = view.resource in table[role] and (role, path) not in NAMES_ONLY
     status = client_of(role).call(method, path, {} if method in ("POST", "PUT", "PATCH") else None).status_code
     if allowed:
         assert status not in (401, 403), (role, method, path)

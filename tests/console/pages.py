@@ -12,6 +12,7 @@ Page = tuple[str, str, bool]  # path, resource, whether it is for those who writ
 
 def pages(world: World) -> list[Page]:
     alice, provider, route = world.alice_key.id, world.provider.id, world.route.id
+    credential = world.credential.id
     ids = {event.request_id: None for event in world.events}
     return [
         ("/", "usage", False),
@@ -21,7 +22,11 @@ def pages(world: World) -> list[Page]:
         ("/keys?state=active&q=support", "keys", False),
         ("/keys/new", "keys", True),
         ("/keys/new/budget", "keys", True),
+        ("/keys/leak", "keys", False),
+        ("/keys/review", "keys", False),
+        ("/keys/review?days=7", "keys", False),
         (f"/keys/{alice}", "keys", False),
+        (f"/keys/{alice}/edit", "keys", True),
         (f"/keys/{alice}/first-request", "usage", False),
         ("/budgets", "budgets", False),
         ("/budgets?of=customers", "budgets", False),
@@ -36,6 +41,15 @@ def pages(world: World) -> list[Page]:
         ("/credentials", "credentials", False),
         ("/credentials/new", "credentials", True),
         (f"/credentials/new?provider={provider}", "credentials", True),
+        ("/credentials?show=attention", "credentials", False),
+        ("/credentials?show=disabled&q=main", "credentials", False),
+        (f"/credentials/{credential}", "credentials", False),
+        (f"/credentials/{credential}/live", "credentials", False),
+        (f"/credentials/{credential}/chart", "credentials", False),
+        (f"/credentials/{credential}/rotate", "credentials", True),
+        (f"/credentials/{credential}/settings", "credentials", True),
+        (f"/credentials/{credential}/revoke/1", "credentials", True),
+        (f"/credentials/{credential}/delete", "credentials", True),
         ("/routes", "routes", False),
         ("/routes/new", "routes", True),
         ("/routes/new/target", "routes", True),
@@ -51,8 +65,14 @@ def pages(world: World) -> list[Page]:
         (f"/usage?group=credential&sub=team&shape=sum&compare=&key={alice}", "usage", False),
         ("/usage?range=last-month&group=endpoint", "usage", False),
         *((f"/requests/{request_id}", "requests", False) for request_id in ids),
+        ("/audit", "audit", False),
+        (f"/audit?kind=key&object={alice}", "audit", False),
+        ("/audit?of=sign-ins&range=all&q=nobody", "audit", False),
         ("/system", "system", False),
         ("/system/support-bundle", "system", False),
+        ("/keks", "keks", False),
+        ("/keks/K1/rotate", "keks", True),
+        ("/keks/K1/retire", "keks", True),
         ("/first-run", "keys", True),
         ("/first-run/watch?since=1", "requests", False),
     ]

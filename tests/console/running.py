@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+
+from tests.harness.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -58,18 +59,11 @@ class RunningConduit:
         return done.stdout
 
 
-def _free_ports() -> tuple[int, int]:
-    with socket.socket() as one, socket.socket() as two:
-        one.bind(("127.0.0.1", 0))
-        two.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], two.getsockname()[1]
-
-
 @contextmanager
 def running_conduit() -> Iterator[RunningConduit]:
     """Starts it, waits until it is ready, and ends it with SIGTERM; it must end by itself."""
     folder = Path(tempfile.mkdtemp(prefix="cdt-up-"))
-    port, sandbox_port = _free_ports()
+    port, sandbox_port = free_port(), free_port()
     kept = {
         name: text for name, text in os.environ.items() if not name.startswith(("CONDUIT_", "DATABASE_", "VALKEY_"))
     }

@@ -53,7 +53,14 @@ def add_provider(conduit: RunningConduit, watched: Watched, upstream: str) -> st
     """A wrong credential first: the provider's own words, and nothing saved. Returns the provider's id."""
     page = watched.page
     page.goto(f"{conduit.url}/providers/new")
-    page.get_by_role("link", name="Custom endpoint", exact=True).click()
+    page.keyboard.press("/")  # the filter
+    page.keyboard.type("custom")
+    expect(page.get_by_role("link", name="Groq", exact=True)).to_have_count(0)
+    expect(page).to_have_url(f"{conduit.url}/providers/new?q=custom")
+    expect(page.locator("#live")).to_have_text("1 found")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Custom endpoint", exact=True)).to_be_focused()
+    page.keyboard.press("Enter")
     page.get_by_label("Name", exact=True).fill("acme")
     page.get_by_label("Base URL").fill(f"{upstream}/v1")
     secret = page.get_by_label("API key")
@@ -123,13 +130,48 @@ def leave_secret(conduit: RunningConduit, watched: Watched, raw: str) -> None:
     expect(page.get_by_role("heading", name="acme-app")).to_be_visible()
 
 
+def rotate(conduit: RunningConduit, watched: Watched, old: str) -> str:
+    """A new secret beside the old one; who still uses the old one is seen before it is ended. Returns the new one."""
+    page = watched.page
+    page.get_by_role("button", name="Rotate…").click()
+    page.get_by_label("Overlap").select_option("3600")
+    page.get_by_role("button", name="Rotate key").click()
+    expect(page.get_by_role("heading", name="Secret v2 of acme-app is ready")).to_be_visible()
+    raw = page.locator("#secret").inner_text()
+    assert RAW_KEY.fullmatch(raw)
+    wait_until(lambda: call(conduit, raw, "acme-chat").status_code == 200)
+    assert call(conduit, old, "acme-chat").status_code == 200
+    page.get_by_label("I stored the secret").check()
+    page.get_by_role("link", name="Go to the key").click()
+    expect(page.get_by_role("heading", name="Versions")).to_be_visible()
+    assert raw not in page.content()
+    expect(page.get_by_text("Still used: 1 request in the last hour, from 127.0.0.1")).to_be_visible(timeout=20_000)
+    page.get_by_role("button", name="End it now…").click()
+    page.get_by_role("button", name="End v1").click()
+    expect(page.get_by_text("The old secret of acme-app has ended")).to_be_visible()
+    wait_until(lambda: call(conduit, old, "acme-chat").status_code == 401)
+    assert call(conduit, raw, "acme-chat").status_code == 200
+    return raw
+
+
+def disable_and_undo(conduit: RunningConduit, watched: Watched, raw: str) -> None:
+    page = watched.page
+    page.get_by_role("button", name="Disable…").click()
+    page.get_by_role("button", name="Disable key").click()
+    expect(page.get_by_text("It is disabled. Its callers get 401.")).to_be_visible()
+    wait_until(lambda: call(conduit, raw, "acme-chat").status_code == 401)
+    page.get_by_role("button", name="Undo").click()
+    expect(page.get_by_text("acme-app is enabled.")).to_be_visible()
+    wait_until(lambda: call(conduit, raw, "acme-chat").status_code == 200)
+
+
 def revoke(watched: Watched) -> None:
     page = watched.page
     page.get_by_role("button", name="Revoke…").click()
     button = page.get_by_role("button", name="Revoke key")
-    page.get_by_label("to confirm").fill("acme-ap")
+    page.locator("#confirm").fill("acme-ap")
     assert button.get_attribute("aria-disabled") == "true"
-    page.get_by_label("to confirm").fill("acme-app")
+    page.locator("#confirm").fill("acme-app")
     button.click()
     expect(page.get_by_text("acme-app is revoked")).to_be_visible()
 
@@ -210,6 +252,8 @@ def test_from_signing_in_to_a_revoked_key() -> None:
         explore(conduit, watched)
 
         page.goto(f"{conduit.url}{key_page}")
+        raw = rotate(conduit, watched, raw)
+        disable_and_undo(conduit, watched, raw)
         revoke(watched)
         wait_until(lambda: call(conduit, raw, "acme-chat").status_code == 401, seconds=1.5)
         assert watched.complaints == []
@@ -217,6 +261,7 @@ def test_from_signing_in_to_a_revoked_key() -> None:
         pages = ["/", "/requests?range=24h", "/keys", "/keys/new", key_page, "/providers", f"/providers/{provider}"]
         pages += [
             "/providers/new",
+            "/providers/new?q=nobody",
             "/providers/new?kind=openai",
             "/credentials",
             f"/credentials/new?provider={provider}",

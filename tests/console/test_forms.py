@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -145,6 +146,21 @@ def test_those_who_only_read_can_change_nothing(world: World, signed_in: Callabl
         assert "Revoke" not in client.get(f"/keys/{world.alice_key.id}").content.decode()
 
 
+def test_the_kinds_of_provider_are_narrowed_by_what_is_shown_of_them(owner: Client) -> None:
+    def shown(q: str) -> list[str]:
+        return [one["kind"] for one in owner.get("/providers/new", {"q": q}).context["kinds"]]
+
+    assert len(shown("")) > 30
+    assert shown("groq") == ["groq"]  # its name
+    assert shown("ANTHROPIC sk-ant") == ["anthropic"]  # how its keys begin, each word on its own
+    assert shown("api.mistral") == ["mistral"]  # its address
+    page = owner.get("/providers/new", {"q": '"><b>nobody'}).content.decode()
+    assert "No kind of provider matches" in page
+    assert 'href="?kind=custom"' in page
+    assert "<b>nobody" not in page
+    assert "No kind of provider matches" not in owner.get("/providers/new").content.decode()
+
+
 def test_a_rejected_credential_shows_the_providers_words_and_saves_nothing(
     world: World, owner: Client, upstream: RunningSandbox, settings: Any
 ) -> None:
@@ -173,6 +189,28 @@ def test_a_provider_that_cannot_be_reached_or_is_private_is_refused(world: World
     assert answer.status_code == 422
     assert "The test failed" in answer.content.decode()
     assert not Provider.objects.filter(name="acme").exists()
+
+
+def test_a_field_by_reference_is_read_where_it_lies_and_the_reference_stays_typed(
+    world: World, owner: Client, upstream: RunningSandbox, settings: Any, tmp_path: Path
+) -> None:
+    settings.CONDUIT_EGRESS_ALLOW = ["127.0.0.1"]
+    settings.CONDUIT_SECRET_FILES = [str(tmp_path)]
+    secret = "sk-sandbox-canary5555566666"
+    form = {**new_provider(upstream, ""), "source-api_key": f"file:{tmp_path}/key"}
+    refused = owner.post("/providers/new?kind=custom", form)
+    assert refused.status_code == 422
+    assert "No such file" in refused.content.decode()
+    assert f'value="file:{tmp_path}/key"' in refused.content.decode()
+    both = owner.post("/providers/new?kind=custom", {**form, "field-api_key": secret})
+    assert "Give either a value or a reference" in both.content.decode()
+    assert secret not in both.content.decode()
+    (tmp_path / "key").write_text(secret)
+    assert owner.post("/providers/new?kind=custom", form).status_code == 303
+    made = Credential.objects.get(provider__name="acme")
+    assert made.versions.get().fields.get().source
+    page = owner.get(f"/providers/{made.provider_id}").content.decode()
+    assert secret not in page
 
 
 def test_an_accepted_credential_is_saved_with_its_provider_and_never_shown(

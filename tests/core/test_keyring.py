@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from conduit.core import keyring
 from conduit.core.errors import ConfigurationError
+from conduit.core.kek_kinds import LocalKek
 from conduit.core.models import PurposeKey
 
 KEY, OTHER = bytes(range(32)), bytes(range(1, 33))
@@ -63,7 +64,7 @@ def test_every_flipped_bit_and_every_cut_is_noticed() -> None:
 
 
 def test_a_wrapped_key_does_not_pass_for_a_sealed_text_or_under_another_kek_name() -> None:
-    ring = keyring.KeyRing({"K1": KEY, "K2": KEY}, "K1")
+    ring = keyring.KeyRing({"K1": LocalKek(KEY), "K2": LocalKek(KEY)}, "K1")
     kek_id, blob = ring.wrap(OTHER, b"purpose")
     assert kek_id == "K1"
     assert ring.unwrap("K1", blob, b"purpose") == OTHER

@@ -102,9 +102,11 @@ def test_the_document_lists_the_proxys_paths_and_no_path_that_is_not_served(clie
     served = {(row.method, path) for path, row in {**paths._POSTS, **paths._GETS}.items()}
     served |= {("GET", f"/{version}/models/{{model}}") for version in ("v1", "v1beta")}
     served |= {("POST", f"/v1beta/models/{{model}}:{call}") for call in paths._GEMINI_CALLS}
+    served |= {(method, "/v1/responses/{response_id}") for method in ("GET", "DELETE")}
+    served |= {("POST", "/v1/responses/{response_id}/cancel"), ("GET", "/v1/responses/{response_id}/input_items")}
     assert listed == served
     for method, path in listed:
-        meaning = paths.find(path.replace("{model}", "gpt-4o"), {})
+        meaning = paths.find(path.replace("{model}", "gpt-4o"), {}, method=method)
         assert meaning is not None
         assert meaning.method == method, path
     schemes = document["components"]["securitySchemes"]

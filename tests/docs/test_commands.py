@@ -6,7 +6,7 @@ import re
 
 from tests.docs import commands, pages
 
-_CALL = re.compile(r"(?<!from )(?<![\w./-])(?:\.venv/bin/)?conduit ([a-z]+(?: [a-z]+)?)")
+_CALL = re.compile(r"(?<!from )(?<![\w./-])(?:\.venv/bin/)?conduit ([a-z]+(?: [a-z]+(?:-[a-z]+)*)?)")
 
 
 def test_the_page_is_what_the_command_line_says() -> None:

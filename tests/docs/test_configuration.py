@@ -6,7 +6,7 @@ import ast
 import re
 
 from conduit import settings
-from conduit.cli import chat
+from conduit.cli import gateway_access
 from conduit.core import keyring
 from tests.docs import pages
 
@@ -59,12 +59,12 @@ def test_documented_defaults_are_the_real_ones() -> None:
 
 def test_the_variables_of_the_key_ring_and_of_commands_are_documented() -> None:
     assert set(_documented("Key-encryption keys")) == {f"{keyring.VARIABLE}<ID>", keyring.PRIMARY}
-    assert set(_documented("Of commands")) == {chat.VARIABLE, "SANDBOX_FAULTS", "PROMETHEUS_MULTIPROC_DIR"}
+    assert set(_documented("Of commands")) == {gateway_access.VARIABLE, "SANDBOX_FAULTS", "PROMETHEUS_MULTIPROC_DIR"}
 
 
 def test_nothing_else_of_the_product_reads_the_environment() -> None:
     """A variable read elsewhere belongs into settings.py, or into the page and the test above."""
-    known = {chat.VARIABLE, "SANDBOX_FAULTS", "PROMETHEUS_MULTIPROC_DIR", "DJANGO_SETTINGS_MODULE", "PATH"}
+    known = {gateway_access.VARIABLE, "SANDBOX_FAULTS", "PROMETHEUS_MULTIPROC_DIR", "DJANGO_SETTINGS_MODULE", "PATH"}
     read = re.compile(r"""(?:environ(?:\.get|\.setdefault)?[\[(]\s*|getenv\(\s*)["']([A-Z_]+)["']""")
     for folder in ("conduit", "providers", "keys", "usage"):
         for path in (pages.ROOT / folder).rglob("*.py"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -21,9 +22,10 @@ import httpx
 import psutil
 import psycopg
 
-from tests.console.running import ROOT, _free_ports
+from tests.console.running import ROOT
 from tests.harness.gateway import wait_for
 from tests.harness.invoice import Billed, read_invoice
+from tests.harness.ports import free_port
 
 READY = 60.0  # seconds
 
@@ -39,7 +41,7 @@ class Installation:
     token: str = ""
 
     def __post_init__(self) -> None:
-        port, sandbox_port = _free_ports()
+        port, sandbox_port = free_port(), free_port()
         ours = ("CONDUIT_", "DATABASE_", "VALKEY_", "COV_")
         kept = {name: text for name, text in os.environ.items() if not name.startswith(ours)}
         self.url, self.sandbox = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{sandbox_port}"
@@ -50,6 +52,7 @@ class Installation:
             "CONDUIT_SANDBOX_PORT": str(sandbox_port),
             "CONDUIT_WORKERS": str(self.workers),
             "CONDUIT_EGRESS_ALLOW": "127.0.0.1",
+            "CONDUIT_METRICS_TOKEN": secrets.token_hex(16),
             "DJANGO_SETTINGS_MODULE": "conduit.settings",
             "PYTHONPATH": str(ROOT),
         }
@@ -169,6 +172,21 @@ class Installation:
     def database(self) -> psycopg.Connection[Any]:
         """A connection of our own to the embedded PostgreSQL."""
         return psycopg.connect(json.loads((self.home / "run" / "engines.json").read_text())["database_url"])
+
+    def know_all(self) -> None:
+        """Returns once every web process serves by what was configured so far; each tells with its heartbeat."""
+        current = """
+            SELECT count(*) FILTER (WHERE process.snapshot >= epoch.snapshot)
+            FROM core_liveprocess process, core_epoch epoch
+            WHERE process.kind = 'web' AND process.seen_at > now() - interval '15 seconds'
+        """
+
+        def told() -> bool:
+            with self.database() as session:
+                row = session.execute(current).fetchone()
+            return row is not None and row[0] >= self.workers
+
+        wait_for(told, 60)
 
     def verified(self) -> None:
         done = self.run("ledger", "verify")

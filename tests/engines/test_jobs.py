@@ -14,6 +14,8 @@ import redis
 
 def test_worker_and_beat_share_one_process_and_stop_cleanly_on_sigterm(own_database: str, valkey_url: str) -> None:
     environment = {**os.environ, "DATABASE_URL": own_database}
+    with redis.Redis.from_url(valkey_url) as valkey:
+        valkey.delete("conduit:beat::lock")  # of a beat that another test killed
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "conduit.engines.jobs"], env=environment, stderr=subprocess.PIPE, text=True
     )

@@ -23,7 +23,8 @@ class Weather:
     """Bytes are counted per connection, on their way from the server to the client.
 
     black_hole: data vanishes both ways while connections stay open. half_open: the server's side is dropped, the client
-    is never told. cut_after: reset of both sides after so many bytes. reset_chance: the same, by chance, with each.
+    is never told. refuse: new connections are reset at once. cut_after: reset of both sides after so many bytes.
+    reset_chance: the same, by chance, with each.
     """
 
     latency_ms: float = 0
@@ -31,14 +32,18 @@ class Weather:
     bytes_per_second: int = 0
     black_hole: bool = False
     half_open: bool = False
+    refuse: bool = False
     cut_after: int | None = None
     reset_chance: float = 0
 
 
 class ChaosProxy:
-    """`async with ChaosProxy(host, port, seed=1) as proxy:` listens on 127.0.0.1 at `proxy.port`."""
+    """`async with ChaosProxy(host, port, seed=1) as proxy:` listens on 127.0.0.1 at `proxy.port`.
 
-    def __init__(self, host: str, port: int, *, seed: int, weather: Weather | None = None) -> None:
+    `host` may be the path of a UNIX socket.
+    """
+
+    def __init__(self, host: str, port: int = 0, *, seed: int, weather: Weather | None = None) -> None:
         self.weather = weather or Weather()
         self.accepted = 0
         self.port = 0
@@ -73,6 +78,12 @@ class ChaosProxy:
         for link in list(self._links):
             link.reset()
 
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        host, port = self._target
+        if host.startswith("/"):
+            return await asyncio.open_unix_connection(host)
+        return await asyncio.open_connection(host, port)
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
         task = asyncio.current_task()
@@ -82,7 +93,10 @@ class ChaosProxy:
         link.writers.append(writer)
         try:
             with contextlib.suppress(OSError):
-                up_reader, up_writer = await asyncio.open_connection(*self._target)
+                if self.weather.refuse:
+                    link.reset()
+                    return
+                up_reader, up_writer = await self._connect()
                 link.writers.append(up_writer)
                 await link.carry(reader, writer, up_reader, up_writer)
         finally:

@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 import uvicorn
 
+from conduit.engines import web
 from tests.harness import sandbox as sandbox_process
 from tests.harness.sandbox import RunningSandbox
 
@@ -126,7 +127,11 @@ class RunningGateway:
         return event
 
 
-class _Server(uvicorn.Server):
+class _Server(web.WebServer):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Without the settings of the garbage collector, which the tests share."""
+        await uvicorn.Server.startup(self, sockets=sockets)
+
     def install_signal_handlers(self) -> None:
         """The test's main thread keeps its own."""
 
@@ -134,8 +139,6 @@ class _Server(uvicorn.Server):
 @contextmanager
 def serving(app: Any) -> Iterator[str]:
     """The application on a free loopback port, under the server class that `conduit up` runs."""
-    from conduit.engines import web
-
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen(512)
@@ -175,19 +178,28 @@ def sandbox_provider(name: str, sandbox: RunningSandbox, dialect: str = "openai"
 
 @contextmanager
 def running_gateway(
-    folder: Path, faults: dict[str, object] | None = None, *, allow: Sequence[str] = ()
+    folder: Path, faults: dict[str, object] | None = None, *, allow: Sequence[str] = (), breakers: bool = False
 ) -> Iterator[RunningGateway]:
-    """Everything, with routes `sandbox-*` (OpenAI wire), `anthropic/sandbox-*` and `gemini/sandbox-*`."""
+    """Everything, with routes `sandbox-*` (OpenAI wire), `anthropic/sandbox-*` and `gemini/sandbox-*`.
+
+    Without `breakers` a target is asked however often it failed: most tests script failures at one and the same.
+    """
     from django.conf import settings
+    from django.test import override_settings
 
     from conduit.asgi import Application
     from providers.catalogue_sync import sync_models
     from usage.price_sync import sync_prices
 
-    with sandbox_process.running_sandbox(folder, faults) as sandbox:
-        settings.CONDUIT_SANDBOX, settings.SANDBOX_URL = True, sandbox.url
-        settings.SANDBOX_PORT = int(sandbox.url.rsplit(":", 1)[1])
-        settings.CONDUIT_EGRESS_ALLOW = list(allow)
+    with (
+        sandbox_process.running_sandbox(folder, faults) as sandbox,
+        override_settings(
+            CONDUIT_SANDBOX=True,
+            SANDBOX_URL=sandbox.url,
+            SANDBOX_PORT=int(sandbox.url.rsplit(":", 1)[1]),
+            CONDUIT_EGRESS_ALLOW=list(allow),
+        ),
+    ):
         # A journal of a former gateway would be applied to this one's database, which is another.
         shutil.rmtree(settings.JOURNAL_DIR, ignore_errors=True)
         settings.STATIC_ROOT.mkdir(exist_ok=True)
@@ -197,6 +209,8 @@ def running_gateway(
         sandbox_provider("sandbox-anthropic", sandbox, "anthropic", "anthropic/")
         sandbox_provider("sandbox-gemini", sandbox, "gemini", "gemini/")
         app = Application()
+        if not breakers:
+            app.gateway.health.failures = 0
         with serving(app) as url:
             gateway = RunningGateway(url, sandbox, app)
             gateway.raw_key = gateway.key()

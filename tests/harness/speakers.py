@@ -68,6 +68,10 @@ class Speaker:
     told: Callable[[Any], Told]
     frame: Callable[[Streamed, Any], None]
 
+    def word_in_stream(self, status: int) -> str:
+        """Errors in streams of the Responses API have no word for their kind."""
+        return "" if self.name == "responses" else self.word(status)
+
     def word(self, status: int) -> str:
         return WORDS[status][self.place]
 
@@ -155,6 +159,32 @@ def _openai_frame(seen: Streamed, frame: Any) -> None:
         seen.text += choice["delta"].get("content") or ""
     if frame.get("usage"):
         seen.usage = (frame["usage"]["prompt_tokens"], frame["usage"]["completion_tokens"])
+
+
+# --- OpenAI's responses
+
+
+def _responses_body(model: str, text: str, stream: bool, cap: int | None) -> dict[str, Any]:
+    body: dict[str, Any] = {"model": model, "input": text}
+    return body | ({"stream": True} if stream else {}) | ({"max_output_tokens": cap} if cap else {})
+
+
+def _responses_read(answer: Any) -> tuple[str, tuple[int, int]]:
+    usage, said = answer["usage"], [item["content"] for item in answer["output"] if item["type"] == "message"]
+    text = "".join(part["text"] for content in said for part in content)
+    return text, (usage["input_tokens"], usage["output_tokens"])
+
+
+def _responses_frame(seen: Streamed, frame: Any) -> None:
+    kind = frame["type"]
+    if kind == "error":
+        seen.error = Told("", frame["message"], frame["code"], frame["param"])
+    elif kind == "response.output_text.delta":
+        seen.text += frame["delta"]
+    elif kind in ("response.completed", "response.incomplete"):
+        seen.ended = True
+        if usage := frame["response"].get("usage"):
+            seen.usage = (usage["input_tokens"], usage["output_tokens"])
 
 
 # --- Anthropic
@@ -252,6 +282,16 @@ SPEAKERS: dict[str, Speaker] = {
             _openai_read,
             _openai_told,
             _openai_frame,
+        ),
+        Speaker(
+            "responses",
+            0,
+            "authorization",
+            lambda model, stream: "/v1/responses",
+            _responses_body,
+            _responses_read,
+            _openai_told,
+            _responses_frame,
         ),
         Speaker(
             "anthropic",

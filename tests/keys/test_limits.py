@@ -245,6 +245,19 @@ async def test_what_was_not_used_of_one_minute_is_no_gift_to_the_next(valkey: Re
     await limits.close()
 
 
+async def test_a_worker_ends_at_once_whenever_it_is_closed(valkey_url: str) -> None:
+    """Also while its listener connects: the client may swallow a cancellation there."""
+    for number in range(400):
+        valkey = Redis.from_url(valkey_url)
+        limits = RateLimits(valkey, "a")
+        await limits.admit([scope(tpm=100)], 101)
+        for _ in range(number % 8):
+            await asyncio.sleep(0)
+        async with asyncio.timeout(30):
+            await limits.close()
+        await valkey.aclose()
+
+
 async def test_a_request_that_alone_is_more_than_the_limit_is_not_told_to_wait(valkey: Redis) -> None:
     limits = RateLimits(valkey, "a")
     refused = await limits.admit([scope(tpm=100)], 101)

@@ -133,3 +133,32 @@ def test_match_expressions_mean_what_they_say(expression: dict[str, object], yes
 def test_what_is_no_match_expression_is_refused(expression: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"."):
         compile_match(expression)
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("anthropic.claude-sonnet-4-5-20250929-v1:0", "regional.anthropic.claude-sonnet-4-5-20250929-v1:0"),
+        ("us.anthropic.claude-sonnet-4-5-20250929-v1:0", "regional.anthropic.claude-sonnet-4-5-20250929-v1:0"),
+        ("global.anthropic.claude-sonnet-4-5-20250929-v1:0", "global.anthropic.claude-sonnet-4-5-20250929-v1:0"),
+        ("eu.amazon.nova-lite-v1:0", "amazon.nova-lite-v1:0"),
+        (
+            "arn:aws:bedrock:us-east-1::foundation-model/anthropic.claude-sonnet-4-6",
+            "regional.anthropic.claude-sonnet-4-6-v1:0",
+        ),
+        (
+            "arn:aws:bedrock:us-east-1:123456789012:inference-profile/global.anthropic.claude-sonnet-4-6",
+            "global.anthropic.claude-sonnet-4-6-v1:0",
+        ),
+    ],
+)
+def test_models_of_bedrock_are_found_by_id_by_profile_and_by_arn(model: str, name: str) -> None:
+    sync_models()
+    found = catalogue.match("aws", model)
+    assert found is not None
+    assert found.name == name
+
+
+def test_a_profile_of_opaque_name_has_no_price_of_its_own() -> None:
+    sync_models()
+    assert catalogue.match("aws", "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/a1b2c3") is None

@@ -53,7 +53,39 @@ def test_a_provider_with_its_key_and_a_route_are_added_from_the_shell(conduit: R
     (route,) = json.loads(conduit("routes", "list", "--json").stdout)
     assert (route["name"], route["targets"][0]["weight"]) == ("echo", 5)
     assert "main ok" in conduit("providers", "list").stdout
-    assert json.loads(conduit("models", "list", "--json").stdout) == []
+    assert json.loads(conduit("models", "catalogue", "--json").stdout) == []
+    (listed,) = json.loads(conduit("models", "list", "--json").stdout)
+    assert (listed["provider"], listed["problem"]) == ("Sandbox", "")
+    assert "sandbox-echo" in listed["models"]
+
+
+def test_a_broken_provider_does_not_hide_the_others(conduit: Run) -> None:
+    options = ("--kind", "custom", "--no-verify", "--base-url", "http://127.0.0.1:9/v1")
+    opened = {"CONDUIT_EGRESS_ALLOW": "127.0.0.1"}
+    assert conduit("providers", "add", "Broken", *options, given=json.dumps({"api_key": "k"}), **opened).returncode == 0
+    assert conduit("providers", "add", "Sandbox", "--kind", "sandbox", given=KEY).returncode == 0
+
+    listed = conduit("models", "list", "--name", "echo", **opened)
+    assert listed.returncode == 1
+    broken, problem, sandbox, *models = listed.stdout.splitlines()
+    assert (broken, sandbox) == ("Broken (custom)", "Sandbox (sandbox)")
+    assert problem.startswith("  failed: ")
+    assert "  sandbox-echo" in models
+    assert all("echo" in model for model in models)
+
+    tested = conduit("providers", "test", **opened)
+    assert tested.returncode == 1
+    assert "failed" in tested.stdout.split("Sandbox")[0]
+    assert "ok" in tested.stdout.split("Sandbox")[1]
+    assert conduit("models", "list", "--provider", "Sandbox").returncode == 0
+
+
+def test_a_provider_may_bring_routes_for_its_models(conduit: Run) -> None:
+    added = conduit("providers", "add", "Sandbox", "--kind", "sandbox", "--routes", "--json", given=f"{KEY}\n")
+    assert added.returncode == 0, added.stderr
+    assert json.loads(added.stdout)["routes"] == ["sandbox-*"]
+    (route,) = json.loads(conduit("routes", "list", "--json").stdout)
+    assert (route["name"], route["targets"][0]["model"]) == ("sandbox-*", "*")
 
 
 def test_a_rejected_key_saves_nothing_and_ends_with_one(conduit: Run) -> None:
@@ -95,7 +127,14 @@ def gateway() -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
             seen.append((self.path, self.headers["authorization"], body))
             known = self.headers["authorization"] == "Bearer good"
             if known:
-                answer = {"choices": [{"message": {"role": "assistant", "content": "hello you"}}]}
+                message = {"role": "assistant", "content": "hello you"}
+                answer = {
+                    "id": "a",
+                    "object": "chat.completion",
+                    "created": 1,
+                    "model": "echo",
+                    "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+                }
             else:
                 answer = {"error": {"message": "Unknown key", "code": "invalid_api_key"}}
             self.send_response(200 if known else 401)
@@ -126,7 +165,8 @@ def test_a_question_is_asked_with_the_key_of_the_environment_or_standard_input(
     assert conduit("chat", "echo", "hello", "--url", url, "--key", given="good\n", CONDUIT_KEY="bad").returncode == 0
     path, _, body = seen[0]
     assert path == "/v1/chat/completions"
-    assert json.loads(body) == {"model": "echo", "messages": [{"role": "user", "content": "hello"}]}
+    sent = json.loads(body)
+    assert (sent["model"], sent["messages"]) == ("echo", [{"role": "user", "content": "hello"}])
     refused = conduit("chat", "echo", "hello", "--url", url, CONDUIT_KEY="bad-key-text")
     assert refused.returncode == 1
     assert "Unknown key (401 invalid_api_key)" in refused.stderr
@@ -136,5 +176,45 @@ def test_a_question_is_asked_with_the_key_of_the_environment_or_standard_input(
 def test_a_gateway_that_is_not_there_is_named(conduit: Run) -> None:
     refused = conduit("chat", "echo", "hello", "--url", "http://127.0.0.1:1", CONDUIT_KEY="good")
     assert refused.returncode == 1
-    assert "cannot be reached at http://127.0.0.1:1" in refused.stderr
+    assert "The gateway could not be reached" in refused.stderr
+    assert "Start it with `make up`" in refused.stderr
     assert conduit("chat", "echo", "hello").returncode == 1
+
+
+def test_a_credential_by_reference_is_added_from_the_shell_and_read_anew(conduit: Run, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(KEY)
+    allowed = {"CONDUIT_SECRET_FILES": str(tmp_path)}
+    reference = f"api_key=file:{tmp_path}/key"
+    added = conduit("providers", "add", "Sandbox", "--kind", "sandbox", "--from", reference, "--json", **allowed)
+    assert added.returncode == 0, added.stderr
+    body = json.loads(added.stdout)["credentials"][0]
+    assert (body["health"], body["sources"]) == ("ok", {"api_key": f"file:{tmp_path}/key"})
+    assert KEY not in added.stdout + added.stderr
+
+    done = conduit("credentials", "refresh", body["id"], "--json", **allowed)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["ok"] is True
+    (tmp_path / "key").unlink()
+    failed = conduit("credentials", "refresh", body["id"], **allowed)
+    assert failed.returncode == 1
+    assert "failed" in failed.stdout
+    assert "No such file" in failed.stdout
+
+
+def test_references_that_cannot_be_are_wrong_use(conduit: Run) -> None:
+    for wrong in (
+        "api_key",
+        "api_key=",
+        "=env:CONDUIT_SECRET_X",
+        "api_key=env:DATABASE_URL",
+        "other=env:CONDUIT_SECRET_X",
+    ):
+        refused = conduit("providers", "add", "X", "--kind", "openai", "--from", wrong)
+        assert refused.returncode == 2, (wrong, refused.stderr)
+    several = ("providers", "add", "B", "--kind", "bedrock", "--region", "us-east-1", "--from")
+    both = conduit(*several, "secret_access_key=env:CONDUIT_SECRET_X", given='{"secret_access_key": "s"}')
+    assert (both.returncode, "standard input too" in both.stderr) == (2, True)
+    saved = conduit(
+        *several, "secret_access_key=env:CONDUIT_SECRET_X", "--no-verify", given='{"access_key_id": "AKIA0123"}'
+    )
+    assert saved.returncode == 0, saved.stderr

@@ -16,11 +16,12 @@ from conduit.core.clock import now
 from conduit.core.errors import Conflict, Forbidden, InvalidInput
 from conduit.core.models import AuditEntry
 from conduit.core.secret import Secret
-from providers import credentials, routes, vault
+from providers import credentials, listing, routes, vault
 from providers.adapters.registry import KINDS
 from providers.models import Credential, CredentialField, CredentialVersion, Provider, VersionState
 from providers.onboarding import NewCredential, add_with_credential
 from providers.providers import add_provider, delete_provider, update_provider
+from providers.secret_fields import parse_fields
 from providers.verification import VerificationFailed
 from tests.harness.sandbox import RunningSandbox
 from tests.providers.conftest import Scripted
@@ -65,7 +66,7 @@ def test_a_credential_is_proven_saved_sealed_and_logged(sandbox: RunningSandbox)
 def test_the_sandbox_proves_keys_in_each_wire_format(sandbox: RunningSandbox, dialect: str) -> None:
     provider = add_provider(actor=ALICE, name="Sandbox", kind="sandbox", options={"dialect": dialect})
     credentials.add_credential(provider, actor=ALICE, name="main", fields=secret())
-    assert "sandbox-echo" in credentials.list_models(provider)
+    assert "sandbox-echo" in listing.list_models(provider)
     with pytest.raises(VerificationFailed) as refused:
         credentials.add_credential(provider, actor=ALICE, name="bad", fields=secret("sk-wrong-0123456789abcdef"))
     assert refused.value.status == 401
@@ -190,7 +191,7 @@ def test_an_endpoint_that_needs_no_key_takes_a_credential_without_fields(upstrea
 )
 def test_fields_are_refused_by_name_and_never_quoted(kind: str, given: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidInput) as refused:
-        credentials.parse_fields(KINDS[kind], **given)
+        parse_fields(KINDS[kind], **given)
     assert refused.value.field == field
     assert "sk-1" not in str(refused.value)
     assert "sk-two" not in str(refused.value)
@@ -268,7 +269,7 @@ def test_an_unreadable_credential_is_red_with_reason_and_fix_and_hides_no_other(
     assert outcomes["good"].ok
     assert not outcomes["bad"].ok
     assert "GONE" in outcomes["bad"].guidance
-    assert credentials.list_models(provider) == ("house-1", "house-2")
+    assert listing.list_models(provider) == ("house-1", "house-2")
 
 
 def test_the_last_credential_of_a_routed_provider_cannot_be_deleted(upstream: Scripted) -> None:

@@ -13,6 +13,7 @@ from conduit.core.models import AuditEntry, Epoch
 from providers import providers, routes
 from providers.adapters.registry import KINDS
 from providers.models import Provider, Route, Target
+from providers.routing import base_url
 
 ALICE = Actor("user", "1", "alice@example.org", "admin", None)
 BOB = Actor("user", "2", "bob@example.org", "auditor", None)
@@ -23,9 +24,12 @@ def add(**given: Any) -> Provider:
     return providers.add_provider(actor=ALICE, **{"name": "Main", "kind": "openai", **given})
 
 
-@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"custom"}))
-def test_every_kind_with_its_own_address_needs_only_a_name(kind: str) -> None:
-    assert add(kind=kind).base_url == ""
+@pytest.mark.parametrize("kind", sorted(kind for kind, row in KINDS.items() if row.base_url))
+def test_every_kind_with_its_own_address_needs_only_a_name_and_what_the_address_is_made_of(kind: str) -> None:
+    region = "us-east-1" if "{region}" in KINDS[kind].base_url else ""
+    provider = add(kind=kind, region=region, options=dict.fromkeys(KINDS[kind].places, "abc123"))
+    assert provider.base_url == ""
+    assert "{" not in base_url(provider)
 
 
 @pytest.mark.parametrize(
@@ -41,6 +45,21 @@ def test_every_kind_with_its_own_address_needs_only_a_name(kind: str) -> None:
         ({"base_url": "http://api.openai.com/v1"}, "base_url"),
         ({"base_url": "ftp://api.openai.com"}, "base_url"),
         ({"region": 5}, "region"),
+        ({"kind": "azure_openai"}, "base_url"),
+        ({"kind": "cloudflare"}, "options.account"),
+        ({"kind": "cloudflare", "options": {"account": "../../evil"}}, "options.account"),
+        ({"kind": "cloudflare", "options": {"account": "a@evil.example.org"}}, "options.account"),
+        ({"kind": "bedrock"}, "region"),
+        ({"kind": "bedrock", "region": "evil.example.org/"}, "region"),
+        ({"kind": "vertex", "region": "us-east-1@evil"}, "region"),
+        ({"kind": "azure_openai", "options": {"authority": "https://evil.example.org"}}, "options.authority"),
+        ({"kind": "azure_openai", "options": {"authority": "http://login.microsoftonline.com"}}, "options.authority"),
+        ({"kind": "azure_openai", "options": {"deployments": "prod"}}, "options.deployments"),
+        ({"kind": "azure_openai", "options": {"deployments": {"gpt-4o": 5}}}, "options.deployments.gpt-4o"),
+        ({"kind": "azure_openai", "options": {"deployments": {"gpt-4o": ""}}}, "options.deployments.gpt-4o"),
+        ({"kind": "azure_openai", "options": {"api_version": "1 2"}}, "options.api_version"),
+        ({"kind": "bedrock", "region": "us-east-1", "options": {"profiles": {"": "m"}}}, "options.profiles."),
+        ({"kind": "bedrock", "region": "us-east-1", "options": {"profiles": {"a": "ü"}}}, "options.profiles.a"),
         ({"options": []}, "options"),
         ({"options": {"organisation": "org-1"}}, "options.organisation"),
         ({"options": {"sandbox_headers": {}}}, "options.sandbox_headers"),
@@ -95,6 +114,12 @@ def test_options_are_kept_as_given_and_empty_ones_dropped() -> None:
     row = add(kind="custom", base_url="https://models.example.org/", options=options)
     assert row.options == {name: value for name, value in options.items() if value}
     assert row.base_url == "https://models.example.org"
+
+
+def test_names_of_models_may_be_mapped_where_a_kind_has_names_of_its_own() -> None:
+    deployments = {"gpt-4o": "prod-chat", "gpt-4o-mini": "small"}
+    row = add(kind="azure_openai", base_url="https://models.example.org", options={"deployments": deployments})
+    assert row.options == {"deployments": deployments}
 
 
 def test_the_sandbox_may_be_at_its_own_address_only(settings: Settings) -> None:

@@ -7,11 +7,20 @@ from collections import Counter
 from uuid import uuid4
 
 from providers.adapters.registry import adapter_for
-from providers.routing import CredentialEntry, ProviderEntry, RouteEntry, TargetEntry, candidates
+from providers.candidates import candidates
+from providers.routing import CredentialEntry, ProviderEntry, RouteEntry, TargetEntry
 
 
 def credential(name: str, weight: int = 100) -> CredentialEntry:
-    return CredentialEntry(uuid4(), name, 1, {"api_key": "sk-canary-secret"}, weight, "")
+    return CredentialEntry(
+        id=uuid4(),
+        name=name,
+        version=1,
+        version_id=uuid4(),
+        secrets={"api_key": "sk-canary-secret"},
+        weight=weight,
+        account="",
+    )
 
 
 def target(name: str, *credentials: CredentialEntry, weight: int = 100, priority: int = 0) -> TargetEntry:
@@ -20,7 +29,6 @@ def target(name: str, *credentials: CredentialEntry, weight: int = 100, priority
         name=name,
         kind="openai",
         vendor="openai",
-        adapter=adapter_for("openai", {}),
         base_url="https://api.example.com/v1",
         region="",
         options={},
@@ -28,7 +36,16 @@ def target(name: str, *credentials: CredentialEntry, weight: int = 100, priority
         credentials=credentials,
         unreadable=(),
     )
-    return TargetEntry(provider=provider, model="m", weight=weight, priority=priority, max_output_tokens=None)
+    adapter = adapter_for("openai", {})
+    return TargetEntry(
+        provider=provider,
+        model="m",
+        adapter=adapter,
+        native=adapter.native,
+        weight=weight,
+        priority=priority,
+        max_output_tokens=None,
+    )
 
 
 def route(*targets: TargetEntry) -> RouteEntry:

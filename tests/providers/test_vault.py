@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import pytest
 from django.db import connection
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.django import TestCase
 
@@ -30,14 +29,6 @@ def sealed(name: str = "main", *, number: int = 1, **fields: str) -> CredentialV
 def opened(version: CredentialVersion) -> dict[str, str]:
     fresh = CredentialVersion.objects.get(pk=version.pk)
     return {name: secret.reveal() for name, secret in vault.open_version(fresh).items()}
-
-
-@pytest.fixture
-def ring(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """Leaves the process with its own key ring again."""
-    yield monkeypatch
-    monkeypatch.undo()
-    keyring.reset()
 
 
 def test_what_was_sealed_opens_with_all_its_fields() -> None:
@@ -207,6 +198,7 @@ class AnySecret(TestCase):
         ),
         st.integers(1, 2**31 - 1),
     )
+    @example({"_": "000000000000000\x00"}, 1)
     @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
     def test_any_text_under_any_field_name_comes_back(self, fields: dict[str, str], number: int) -> None:
         provider = Provider.objects.create(name=os.urandom(8).hex(), kind="openai")
@@ -225,3 +217,26 @@ def test_even_under_one_data_key_a_ciphertext_opens_only_at_its_place(monkeypatc
         version.fields.filter(name=name).update(ciphertext=blob)
         with pytest.raises(vault.Unreadable):
             opened(version)
+
+
+def test_a_data_key_that_was_prepared_is_used_only_while_it_fits(ring: pytest.MonkeyPatch) -> None:
+    provider = Provider.objects.create(name="OpenAI", kind="openai")
+    credential = Credential.objects.create(provider=provider, name="main")
+    fields = {"api_key": Secret(CANARY)}
+    first, other, third = [vault.prepare(credential.id, fields, number=number) for number in (1, 9, 3)]
+    made = vault.seal_version(
+        credential, fields, number=vault.next_number(credential), state=VersionState.RETIRED, data_key=first
+    )
+    assert bytes(made.wrapped_key) == first.wrapped
+    assert opened(made) == {"api_key": CANARY}
+    made = vault.seal_version(
+        credential, fields, number=vault.next_number(credential), state=VersionState.RETIRED, data_key=other
+    )
+    assert opened(made) == {"api_key": CANARY}
+    ring.setenv("CONDUIT_KEK_OTHER", "A" * 43 + "=")
+    keyring.reset()
+    made = vault.seal_version(
+        credential, fields, number=vault.next_number(credential), state=VersionState.RETIRED, data_key=third
+    )
+    assert (made.number, made.kek_id) == (3, "OTHER")
+    assert opened(made) == {"api_key": CANARY}

@@ -124,18 +124,6 @@ def test_revoked_and_disabled_keys_are_refused_within_a_second(
             assert within_a_second(gateway, key, 200)
 
 
-def test_revoking_is_seen_by_streams_to_come_while_others_end(gateway: RunningGateway) -> None:
-    key = gateway.key()
-    body = {"model": "sandbox-echo", "stream": True, "messages": [{"role": "user", "content": "a b c d"}]}
-    headers = {"authorization": f"Bearer {key}", "x-sandbox-chunk-gap-ms": "200"}
-    with client().stream("POST", f"{gateway.url}/v1/chat/completions", json=body, headers=headers) as answer:
-        lines = answer.iter_lines()
-        next(lines)
-        revoke_key(row(key), actor=SYSTEM)
-        assert within_a_second(gateway, key, 401)
-        assert "data: [DONE]" in list(lines)
-
-
 def test_changed_limits_are_seen_within_a_second(gateway: RunningGateway) -> None:
     team = create_team(actor=SYSTEM, name="changing")
     key = gateway.key(team=team)
@@ -157,13 +145,13 @@ def counted_loads(gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch) -> I
     from keys import entries
 
     asked: list[str] = []
-    real = entries.load
+    real = entries.stored  # the first that is asked about a key
 
-    def load(public_id: str) -> Any:
+    def stored(public_id: str) -> Any:
         asked.append(public_id)
         return real(public_id)
 
-    monkeypatch.setattr(entries, "load", load)
+    monkeypatch.setattr(entries, "stored", stored)
     yield asked
 
 
@@ -292,7 +280,7 @@ def test_a_budget_of_nothing_blocks(gateway: RunningGateway, speaker: Speaker) -
     assert (refused.status_code, refused.headers["x-should-retry"]) == (429, "false")
     assert "retry-after" not in refused.headers
     told = speaker.told(refused.json())
-    if speaker.name == "openai":
+    if speaker.name in ("openai", "responses"):
         assert (told.word, told.code) == ("insufficient_quota", "budget_exceeded")
     else:
         assert told.word == speaker.word(429)
@@ -318,6 +306,7 @@ def test_a_used_up_budget_says_whose_it_is_and_when_it_resets(gateway: RunningGa
     assert refused.headers["x-should-retry"] == "false"
     message = refused.json()["error"]["message"]
     assert "team 'spenders'" in message
+    assert "0.000065" not in message, "what the team may spend is not its key holders' to know"
     assert "day" in message
     gateway.ship()
     (state,) = current(OwnerKind.TEAM, team.id)

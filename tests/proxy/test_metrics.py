@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-from conduit.proxy.metrics import Tally
+from conduit.proxy.metrics import NAMES, Tally
 
 VALUES = [0.001, 0.005, 0.005, 0.02, 0.3, 0.30000001, 7.0, 1000.0, 0.0]
 
@@ -30,3 +30,11 @@ def exposition(tallied: bool) -> list[str]:
 def test_a_tally_equals_single_observations() -> None:
     assert exposition(tallied=True) == exposition(tallied=False)
     assert any('seconds_bucket{endpoint="chat",le="0.005"} 4.0' in line for line in exposition(tallied=True))
+
+
+def test_names_that_histograms_are_told_apart_by_are_bounded() -> None:
+    tally = Tally()
+    first = [tally.bounded("provider", f"model-{number}") for number in range(NAMES)]
+    assert len(set(first)) == NAMES
+    assert tally.bounded("provider", "one-more") == ("other", "other")
+    assert tally.bounded("provider", "model-0") == ("provider", "model-0")

@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 
 from conduit.core.actor import SYSTEM
+from providers.credentials import add_credential
+from providers.providers import add_provider
 from tests.harness import oracle
 from tests.harness.gateway import RunningGateway
+from tests.harness.stub_upstream import stub_upstream
 from usage.overrides import set_price
 
 pytestmark = pytest.mark.usefixtures("module_books")
@@ -56,6 +59,26 @@ def test_a_price_set_for_the_variant_opens_it(gateway: RunningGateway) -> None:
     set_price("sandbox-json-2", actor=SYSTEM, provider=str(provider.id), rates={"input": "1", "output": "1"})
     gateway.refresh()
     assert gateway.chat("hello", key=key, model="priced-later").status_code == 404, "which the sandbox does not have"
+
+
+def test_no_dearer_vendor_may_answer_for_openrouter_and_no_model_that_spends_by_itself(
+    gateway: RunningGateway,
+) -> None:
+    with stub_upstream() as stub:
+        provider = add_provider(actor=SYSTEM, name="openrouter", kind="openrouter", base_url=stub.url)
+        add_credential(provider, actor=SYSTEM, name="main", fields={"api_key": "sk-or-1"}, verify=False)
+        gateway.route("routed", (provider, "a/model"))
+        gateway.route("researches", (provider, "perplexity/sonar-deep-research"))
+        for model in ("a/model", "perplexity/sonar-deep-research"):
+            set_price(model, actor=SYSTEM, provider=str(provider.id), rates={"input": "1.5", "output": "7"})
+        gateway.refresh()
+        key = gateway.key(budgets=[{"limit_usd": "1"}])
+        assert refused(gateway, key, "researches")["code"] == "budget_exceeded"
+        assert gateway.chat("hello", key=key, model="routed").status_code == 200
+        assert gateway.chat("hello", model="routed").status_code == 200
+        held, free = (asked.body.get("provider") for asked in stub.asked)
+        assert held == {"max_price": {"prompt": 1.5, "completion": 7}}
+        assert free is None, "without a hard budget any vendor may"
 
 
 def test_no_event_that_the_provider_billed_costs_nothing(gateway: RunningGateway) -> None:

@@ -21,11 +21,13 @@ from conduit.proxy.worst_case import PER_REQUEST, Bound, bound
 from providers.adapters.base import Upstream
 from providers.adapters.registry import adapter_for
 from providers.adapters.types import ChatRequest, Dialect, Endpoint
-from providers.routing import ProviderEntry, TargetEntry
+from providers.catalogue import Matcher
+from providers.routing import ProviderEntry, TargetEntry, aimed
 from tests.proxy.byte_pairs import tokens
 
 ENDPOINTS = {
     Dialect.OPENAI: Endpoint.CHAT,
+    Dialect.RESPONSES: Endpoint.RESPONSES,
     Dialect.ANTHROPIC: Endpoint.MESSAGES,
     Dialect.GEMINI: Endpoint.GENERATE,
 }
@@ -38,7 +40,6 @@ def target(kind: str = "openai", window: int | None = None, most: int | None = N
         name=kind,
         kind=kind,
         vendor=kind,
-        adapter=adapter_for(kind, {}),
         base_url="https://api.example.com",
         region="",
         options=options,
@@ -46,8 +47,16 @@ def target(kind: str = "openai", window: int | None = None, most: int | None = N
         credentials=(),
         unreadable=(),
     )
+    adapter = adapter_for(kind, {})
     return TargetEntry(
-        provider=provider, model="m", weight=1, priority=0, max_output_tokens=most, context_window=window
+        provider=provider,
+        model="m",
+        adapter=adapter,
+        native=adapter.native,
+        weight=1,
+        priority=0,
+        max_output_tokens=most,
+        context_window=window,
     )
 
 
@@ -353,6 +362,8 @@ UNBOUNDED: list[tuple[Dialect, dict[str, Any], str, str]] = [
     (Dialect.OPENAI, openai("x", search_parameters={"mode": "on"}), "custom", "search_parameters"),
     (Dialect.OPENAI, openai("x", plugins=[{"id": "web"}]), "custom", "plugins"),
     (Dialect.OPENAI, openai("x", models=["other"]), "custom", "another model"),
+    (Dialect.OPENAI, openai("x", models=["a/dear-one"]), "openrouter", "another model"),
+    (Dialect.OPENAI, openai("x", provider={"order": ["dear"]}), "openrouter", "dearer vendor"),
     (Dialect.OPENAI, openai("x", enable_thinking=True), "custom", "thinking_budget"),
     (Dialect.OPENAI, openai("x", best_of=1e3), "custom", "best_of"),
     (Dialect.OPENAI, openai("x", service_tier="priority"), "openai", "priority"),
@@ -383,6 +394,53 @@ UNBOUNDED: list[tuple[Dialect, dict[str, Any], str, str]] = [
 @pytest.mark.parametrize(("dialect", "body", "kind", "words"), UNBOUNDED)
 def test_what_nothing_bounds_says_so_in_words(dialect: Dialect, body: dict[str, Any], kind: str, words: str) -> None:
     assert words in of(dialect, body, target(kind, WINDOW)).unbounded
+
+
+SPENDING = [
+    ("perplexity", "sonar-deep-research", "deep research"),
+    ("perplexity", "Sonar-Deep-Research", "deep research"),
+    ("perplexity", "sonar-pro-search", "searches any number"),
+    ("perplexity", "perplexity/sonar", "Agent API"),
+    ("openrouter", "perplexity/sonar-deep-research", "deep research"),
+    ("openrouter", "perplexity/sonar-pro", "Perplexity"),  # its fee is in no price list
+    ("openrouter", "openai/gpt-4o:online", ":online"),
+    ("openrouter", "openai/o3-deep-research", "deep research"),
+    ("openrouter", "openai/gpt-4o-search-preview", "searches any number"),
+    ("openrouter", "x-ai/grok-4.20-multi-agent", "several agents"),
+    ("openrouter", "openrouter/auto", "any price"),
+    ("openai", "gpt-4o-mini-search-preview-2025-03-11", "searches any number"),
+    ("openai", "gpt-5-search-api", "searches any number"),
+    ("xai", "grok-4.20-multi-agent-0309", "several agents"),
+    ("groq", "groq/compound-mini", "compound system"),
+]
+
+
+@pytest.mark.parametrize(("kind", "model", "words"), SPENDING)
+def test_a_model_that_spends_by_itself_is_unbounded_however_plain_the_request(
+    kind: str, model: str, words: str
+) -> None:
+    known = Matcher([], {})
+    chosen = aimed(target(kind, WINDOW), model, known)
+    assert words in of(Dialect.OPENAI, openai("x", max_tokens=50), chosen).unbounded
+    claude = of(Dialect.ANTHROPIC, anthropic("x"), chosen)
+    assert words in claude.unbounded, "whatever dialect asks it"
+
+
+@pytest.mark.parametrize(
+    ("kind", "model"),
+    [
+        ("perplexity", "sonar"),
+        ("perplexity", "sonar-reasoning-pro"),
+        ("openrouter", "anthropic/claude-sonnet-4.5"),
+        ("openai", "gpt-4o"),
+        ("openai", "o3-deep-research"),  # searches by tools, which the request names and bounds
+        ("xai", "grok-4"),
+        ("groq", "openai/gpt-oss-120b"),
+    ],
+)
+def test_other_models_of_the_same_vendors_are_bounded(kind: str, model: str) -> None:
+    chosen = aimed(target(kind, WINDOW), model, Matcher([], {}))
+    assert of(Dialect.OPENAI, openai("x", max_tokens=50), chosen).unbounded == ""
 
 
 @pytest.mark.parametrize(("dialect", "body", "kind", "words"), UNBOUNDED)
@@ -435,3 +493,23 @@ def test_an_ordinary_request_is_bounded_faster_than_it_is_parsed() -> None:
     ours = min(timeit.repeat(lambda: bound(inbound, chosen, raw), number=500, repeat=9))
     theirs = min(timeit.repeat(lambda: dialect.parse(Endpoint.CHAT, raw), number=500, repeat=9))
     assert ours < 1.5 * theirs
+
+
+SCHEMA: dict[str, Any] = {"type": "json_schema", "json_schema": {"name": "place", "schema": {"type": "object"}}}
+CALLED: list[dict[str, Any]] = [
+    {"role": "user", "content": "x"},
+    {
+        "role": "assistant",
+        "tool_calls": [{"id": "c", "type": "function", "function": {"name": "weather", "arguments": "{}"}}],
+    },
+    {"role": "tool", "tool_call_id": "c", "content": "sunny"},
+]
+
+
+@pytest.mark.parametrize("body", [openai("x", response_format=SCHEMA), {**openai("x"), "messages": CALLED}])
+def test_tools_that_the_adapter_offers_by_itself_are_paid_for(body: dict[str, Any]) -> None:
+    """Converse is told of a tool where a schema is to be followed, or where earlier turns called one."""
+    to_openai, to_bedrock = (of(Dialect.OPENAI, body, target(kind)).input_tokens for kind in ("openai", "bedrock"))
+    assert to_bedrock >= to_openai + 1_000
+    plain = [of(Dialect.OPENAI, openai("x"), target(kind)).input_tokens for kind in ("openai", "bedrock")]
+    assert plain[0] == plain[1]

@@ -57,7 +57,7 @@ def talkers(gateway: RunningGateway) -> Mapping[str, Talker]:
     return {name: make(gateway.url, gateway.raw_key) for name, make in TALKERS.items()}
 
 
-@pytest.fixture(params=["openai", "anthropic", "gemini"])
+@pytest.fixture(params=["openai", "responses", "anthropic", "gemini"])
 def dialect(request: pytest.FixtureRequest) -> str:
     """The client's dialect; `talker` speaks it."""
     name: str = request.param

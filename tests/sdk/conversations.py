@@ -121,6 +121,46 @@ class OpenAITalker(Talker):
         return (said.turn, *told)
 
 
+class ResponsesTalker(Talker):
+    def __init__(self, url: str, key: str) -> None:
+        self.client = openai_client(url, key)
+
+    def ask(self, model, text, *, stream, tools=(), image=False, then=()):  # type: ignore[no-untyped-def]
+        content: Any = text
+        if image:
+            url = f"data:image/png;base64,{PNG}"
+            content = [{"type": "input_text", "text": text}, {"type": "input_image", "image_url": url}]
+        asked: dict[str, Any] = {"model": model, "input": [{"role": "user", "content": content}, *then]}
+        if tools:
+            asked["tools"] = [{"type": "function", "name": n, "parameters": SCHEMA, "strict": False} for n in tools]
+        if not stream:
+            return self._said(self.client.responses.create(**asked))
+        with self.client.responses.stream(**asked) as events:
+            return self._said(events.get_final_response())
+
+    def _said(self, response: Any) -> Said:
+        thoughts = [item for item in response.output if item.type == "reasoning"]
+        calls = [item for item in response.output if item.type == "function_call"]
+        usage = response.usage
+        return Said(
+            text=response.output_text,
+            tokens=(usage.input_tokens, usage.output_tokens),
+            finish=response.status,
+            calls=[(call.name, json.loads(call.arguments)) for call in calls],
+            thought="".join(part.text for item in thoughts for part in item.summary),
+            signature="".join(item.encrypted_content or "" for item in thoughts),
+            turn=[item.model_dump(exclude_none=True) for item in response.output],
+        )
+
+    def results(self, said: Said, *texts: str) -> tuple[Any, ...]:
+        calls = [item for item in said.turn if item["type"] == "function_call"]
+        told = [
+            {"type": "function_call_output", "call_id": call["call_id"], "output": text}
+            for call, text in zip(calls, texts, strict=True)
+        ]
+        return (*said.turn, *told)
+
+
 class AnthropicTalker(Talker):
     def __init__(self, url: str, key: str) -> None:
         self.client = anthropic_client(url, key)
@@ -215,9 +255,14 @@ class GeminiTalker(Talker):
         return said.turn, genai_types.Content(role="user", parts=told)
 
 
-TALKERS: dict[str, type[Talker]] = {"openai": OpenAITalker, "anthropic": AnthropicTalker, "gemini": GeminiTalker}
+TALKERS: dict[str, type[Talker]] = {
+    "openai": OpenAITalker,
+    "responses": ResponsesTalker,
+    "anthropic": AnthropicTalker,
+    "gemini": GeminiTalker,
+}
 # Why an answer ended, in each SDK's own word.
 FINISH = {
-    "stop": {"openai": "stop", "anthropic": "end_turn", "gemini": "STOP"},
-    "calls": {"openai": "tool_calls", "anthropic": "tool_use", "gemini": "STOP"},
+    "stop": {"openai": "stop", "responses": "completed", "anthropic": "end_turn", "gemini": "STOP"},
+    "calls": {"openai": "tool_calls", "responses": "completed", "anthropic": "tool_use", "gemini": "STOP"},
 }

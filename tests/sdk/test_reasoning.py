@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -10,18 +11,22 @@ from google.genai import types as genai_types
 
 from conduit.core.actor import SYSTEM
 from conduit.core.secret import Secret
+from conduit.proxy.seals import MARK
 from providers.credentials import add_credential
 from providers.models import Provider
-from providers.sandbox.answers import SIGNATURE
+from providers.sandbox.seals import seal
 from tests.harness import oracle
 from tests.harness.gateway import RunningGateway
 from tests.harness.sandbox import KEY
-from tests.sdk.conversations import TALKERS, Talker
+from tests.sdk.conversations import TALKERS, Said, Talker
 from tests.sdk.tap import Tap, tapped
 
 pytestmark = pytest.mark.sdk
 # Not another client's thoughts to OpenAI: its own API takes none back.
-PAIRS = [(client, wire) for client in TALKERS for wire in TALKERS if wire != "openai" or client == "openai"]
+WIRES = ("openai", "anthropic", "gemini")
+PAIRS = [
+    (client, wire) for client in TALKERS for wire in WIRES if wire != "openai" or client in ("openai", "responses")
+]
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +52,43 @@ def test_a_thoughts_signature_comes_back_to_the_provider_that_made_it(
     said = talker.ask(f"watched/{wire}", "hello", stream=stream)
     assert said.signature
     watched.sent.clear()
-    again = talker.ask(f"watched/{wire}", "hello", stream=stream, then=(said.turn, *_next_turn(client, "and now")))
+    then = (*_turn(said), *_next_turn(client, "and now"))
+    again = talker.ask(f"watched/{wire}", "hello", stream=stream, then=then)
     assert again.text == "and now"
     sent = b"".join(watched.sent)
-    expected = SIGNATURE.replace("+", "-").replace("/", "_") if client == wire == "gemini" else SIGNATURE
+    expected = seal(wire)
+    if client == wire == "gemini":
+        expected = expected.replace("+", "-").replace("/", "_")
     assert expected.encode() in sent
     assert b"honest" in sent, "a word of the thought"
+
+
+@pytest.mark.parametrize("client", TALKERS)
+@pytest.mark.parametrize(("first", "second"), list(permutations(WIRES, 2)))
+def test_a_conversation_changes_its_vendor_and_comes_back(
+    watched: Tap, talkers: Mapping[str, Talker], client: str, first: str, second: str, stream: bool
+) -> None:
+    """Each vendor refuses what another one signed, so it must not get it; its own it gets back as it was."""
+    talker = talkers[client]
+    said = talker.ask(f"watched/{first}", "hello", stream=stream)
+    turns = [*_turn(said), *_next_turn(client, "and now")]
+    watched.sent.clear()
+    other = talker.ask(f"watched/{second}", "hello", stream=stream, then=tuple(turns))
+    assert other.text == "and now"
+    assert other.signature
+    sent = b"".join(watched.sent)
+    assert seal(first).encode() not in sent
+    assert MARK.encode() not in sent
+    turns += [*_turn(other), *_next_turn(client, "and back")]
+    watched.sent.clear()
+    assert talker.ask(f"watched/{first}", "hello", stream=stream, then=tuple(turns)).text == "and back"
+    sent = b"".join(watched.sent)
+    assert MARK.encode() not in sent
+    assert b"/messages" not in sent or seal("anthropic").encode() in sent, "its own is among them"
+
+
+def _turn(said: Said) -> list[Any]:
+    return said.turn if isinstance(said.turn, list) else [said.turn]
 
 
 def _next_turn(client: str, text: str) -> tuple[Any, ...]:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from conduit.core import clock
 from conduit.core.actor import SYSTEM
@@ -115,6 +116,20 @@ def test_a_changed_price_is_a_new_row_from_now_and_the_former_stays(monkeypatch:
     assert (old.effective_from, old.rates) == (price_data.ALWAYS, {"input": [[0, 5]]})
     assert started <= new.effective_from <= clock.now()
     assert sync_prices().changes == []
+
+
+def test_a_sync_takes_its_turn_before_it_writes_and_a_dry_run_locks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(price_data, "listed", lambda: iter([Listed("v", "m", price_data.ALWAYS, {"input": [[0, 5]]})]))
+
+    def statements(*, dry_run: bool) -> list[str]:
+        with CaptureQueriesContext(connection) as seen:
+            assert len(sync_prices(dry_run=dry_run).changes) == 1
+        plain = ("SELECT", "SAVEPOINT", "RELEASE")
+        found = [one["sql"].strip() for one in seen.captured_queries]
+        return [one for one in found if "FOR UPDATE" in one or not one.startswith(plain)]
+
+    assert statements(dry_run=True) == []
+    assert "core_epoch" in statements(dry_run=False)[0]
 
 
 def test_announced_prices_are_kept_and_replaced_until_they_are_in_force(monkeypatch: pytest.MonkeyPatch) -> None:

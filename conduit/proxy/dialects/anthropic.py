@@ -10,7 +10,7 @@ import msgspec
 from conduit.proxy.dialects.anthropic_render import message_body
 from conduit.proxy.dialects.anthropic_request import canonical, canonical_prompt, count_decoder, request_decoder
 from conduit.proxy.dialects.anthropic_stream import AnthropicStream
-from conduit.proxy.dialects.base import Inbound, ModelEntry, StreamRenderer
+from conduit.proxy.dialects.base import Inbound, ModelEntry, StreamRenderer, check_answered
 from conduit.proxy.dialects.json_body import decode
 from conduit.proxy.errors import ApiError, unknown_path
 from providers.adapters.base import Head
@@ -60,6 +60,7 @@ class AnthropicDialect:
     def render(self, inbound: Inbound, response: ChatResponse | EmbeddingResponse) -> bytes:
         if isinstance(response, EmbeddingResponse):
             raise TypeError("the Anthropic dialect has no embeddings")
+        check_answered(response)
         return _json.encode(message_body(response, inbound.head.model))
 
     def stream(self, inbound: Inbound, request_id: str) -> StreamRenderer:

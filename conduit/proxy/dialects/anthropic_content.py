@@ -42,6 +42,7 @@ _blocks = msgspec.json.Decoder(list[BlockWire])
 _citations = msgspec.json.Decoder(list[JSONObject])
 _citations_wanted = msgspec.json.Decoder(CitationsWire)
 _object = msgspec.json.Decoder(dict[str, Any])
+_text = msgspec.json.Decoder(str)
 
 
 class Conversation:
@@ -149,7 +150,25 @@ def _part(block: BlockWire, where: str) -> Text | Image | Document | Reasoning |
         return Reasoning(text=required(block.thinking, f"{where}.thinking"), signature=block.signature or "")
     if block.type == "redacted_thinking":
         return Reasoning(redacted=required(block.data, f"{where}.data"))
-    return Opaque(dialect=Dialect.ANTHROPIC, raw=_whole(block))
+    if block.type == "search_result":
+        return _found(block, where, cache)
+    return Opaque(dialect=Dialect.ANTHROPIC, raw=_whole(block), field=where)
+
+
+def _found(block: BlockWire, where: str, cache: CacheMark | None) -> Opaque:
+    """What the client's own search found; other providers read it as text, and cite nothing."""
+    source = "" if absent(block.source) else inner(block.source, _text, f"{where}.source")
+    content = [] if absent(block.content) else inner(block.content, _blocks, f"{where}.content")
+    heading = "\n".join([text for text in (block.title, source) if text])
+    said = "\n".join([found.text for found in content if found.text])
+    cited = not absent(block.citations) and inner(block.citations, _citations_wanted, f"{where}.citations").enabled
+    return Opaque(
+        dialect=Dialect.ANTHROPIC,
+        raw=_whole(block),
+        field=where,
+        plain=Text(text="\n\n".join([text for text in (heading, said) if text]), cache=cache),
+        lost=("messages.content.citations",) if cited else (),
+    )
 
 
 def _whole(block: BlockWire) -> JSONObject:

@@ -32,7 +32,7 @@ STOP_REASONS: dict[Finish, str] = {
     "refusal": "refusal",
     "stop_sequence": "stop_sequence",
     "pause": "pause_turn",
-    "error": "end_turn",
+    "error": "max_tokens",  # it is incomplete; there is no other word for that
     "": "end_turn",
 }
 _LOCATIONS = frozenset(

@@ -2,7 +2,7 @@
 
 message_start · per block: content_block_start, content_block_delta…, content_block_stop · message_delta · message_stop.
 Blocks follow one another. Usage is known last, so message_start tells zeros and message_delta, which is cumulative, the
-figures.
+figures. Calls whose arguments come interleaved wait until the one before them is whole.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ from conduit.proxy.dialects.anthropic_render import (
     stop_details,
     usage_body,
 )
-from providers.adapters.types import (
-    Audio,
+from conduit.proxy.errors import answer_failed
+from providers.adapters.events import (
     CitationSeen,
     Ended,
     Finished,
-    JSONObject,
     MediaDelta,
     OpaqueSeen,
     ReasoningDelta,
@@ -36,11 +35,16 @@ from providers.adapters.types import (
     TextDelta,
     ToolDelta,
     ToolStarted,
-    Usage,
     UsageSeen,
 )
+from providers.adapters.types import Audio, JSONObject, Usage
 
 _json = msgspec.json.Encoder()
+
+
+_TEXT = (
+    b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"text_delta","text":'
+)
 
 
 def frame(name: str, body: JSONObject) -> bytes:
@@ -55,7 +59,11 @@ class AnthropicStream:
         self._error_frame = error_frame
         self._index = -1  # of the newest block
         self._open = ""  # its type; empty when it is closed
+        self._texts = b""  # what stands before each of its texts
         self._tools: dict[int, int] = {}  # block of each tool call
+        self._calling = -1  # the newest of them
+        self._arguments: list[str] = []  # its own so far
+        self._waiting: dict[int, tuple[ToolStarted, list[str]]] = {}  # calls behind it, and their arguments
         self._started = False
         self._finished = Finished(finish="stop")
         self._refusal = ""
@@ -78,9 +86,13 @@ class AnthropicStream:
     def feed(self, events: list[StreamEvent]) -> bytes:
         out: list[bytes] = []
         for event in events:
-            if not getattr(event, "choice", 0):
+            if type(event) is TextDelta and self._open == "text" and event.text and not event.choice:
+                out.append(b"%b%b}}\n\n" % (self._texts, _json.encode(event.text)))  # nearly all that comes
+            elif not getattr(event, "choice", 0):
+                if self._waiting and not _is_among_calls(event):
+                    out += self._call_all()
                 out += self._renderers[type(event)](event)
-        return b"".join(out)
+        return out[0] if len(out) == 1 else b"".join(out)
 
     def broken(self, error: Any) -> bytes:
         return self._error_frame(error)
@@ -121,9 +133,16 @@ class AnthropicStream:
         return out
 
     def _start_tool(self, event: ToolStarted) -> Iterable[bytes]:
+        if self._open == "tool_use" and not _is_whole(self._arguments):
+            self._waiting[event.index] = event, []
+            return ()
+        return self._call(event)
+
+    def _call(self, event: ToolStarted) -> list[bytes]:
         signed = self._signed(event.signature)
         opened = self._begin("tool_use", {"type": "tool_use", "id": event.id, "name": event.name, "input": {}})
         self._tools[event.index] = self._index
+        self._calling, self._arguments = event.index, []
         return [*signed, *opened]
 
     def _signed(self, signature: str) -> list[bytes]:
@@ -135,11 +154,34 @@ class AnthropicStream:
         return out + self._close()
 
     def _tool_arguments(self, event: ToolDelta) -> Iterable[bytes]:
+        if event.index in self._waiting:
+            self._waiting[event.index][1].append(event.arguments)
+            return ()
         index = self._tools.get(event.index)
         if index is None or not event.arguments:
             return ()
         delta = {"type": "input_json_delta", "partial_json": event.arguments}
-        return [frame("content_block_delta", {"index": index, "delta": delta})]
+        out = [frame("content_block_delta", {"index": index, "delta": delta})]
+        if event.index == self._calling:
+            self._arguments.append(event.arguments)
+        while self._waiting and _is_whole(self._arguments):
+            out += self._call_next()
+        return out
+
+    def _call_next(self) -> list[bytes]:
+        started, arguments = self._waiting.pop(next(iter(self._waiting)))
+        out = self._call(started)
+        if text := "".join(arguments):
+            self._arguments.append(text)
+            out.append(self._delta({"type": "input_json_delta", "partial_json": text}))
+        return out
+
+    def _call_all(self) -> list[bytes]:
+        """Something else comes, or the end: no more arguments are to be expected."""
+        out: list[bytes] = []
+        while self._waiting:
+            out += self._call_next()
+        return out
 
     def _media(self, event: MediaDelta) -> Iterable[bytes]:
         """Of media only what was spoken can be shown."""
@@ -166,6 +208,8 @@ class AnthropicStream:
         return self._close()
 
     def _end(self, event: Ended) -> Iterable[bytes]:
+        if self._finished.finish == "error":
+            return [self.broken(answer_failed())]
         delta: JSONObject = {
             "stop_reason": "refusal" if self._refusal else STOP_REASONS[self._finished.finish],
             "stop_sequence": self._finished.stop_sequence or None,
@@ -185,6 +229,7 @@ class AnthropicStream:
         closed = self._close()
         self._index += 1
         self._open = kind
+        self._texts = _TEXT % self._index
         return [*closed, frame("content_block_start", {"index": self._index, "content_block": block})]
 
     def _whole(self, block: JSONObject) -> list[bytes]:
@@ -198,3 +243,16 @@ class AnthropicStream:
 
     def _delta(self, delta: JSONObject) -> bytes:
         return frame("content_block_delta", {"index": self._index, "delta": delta})
+
+
+def _is_among_calls(event: StreamEvent) -> bool:
+    return isinstance(event, ToolStarted | ToolDelta | UsageSeen) or (isinstance(event, TextDelta) and not event.text)
+
+
+def _is_whole(arguments: list[str]) -> bool:
+    if not arguments or not arguments[-1].rstrip().endswith("}"):
+        return False
+    try:
+        return isinstance(msgspec.json.decode("".join(arguments)), dict)
+    except (msgspec.DecodeError, RecursionError):
+        return False

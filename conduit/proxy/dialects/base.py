@@ -1,7 +1,7 @@
 """The dialect contract.
 
 parse(endpoint, body, model=…, stream=…)  -> Inbound          raises ApiError (400) that names the field
-render(inbound, response)                 -> bytes            a whole answer
+render(inbound, response)                 -> bytes            a whole answer; may raise ApiError
 stream(inbound, request_id)               -> StreamRenderer   canonical events to SSE bytes
 error(error, request_id)                  -> bytes            the error body in the dialect's shape
 """
@@ -13,26 +13,45 @@ from typing import Protocol, runtime_checkable
 
 import msgspec
 
-from conduit.proxy.errors import ApiError
+from conduit.proxy.errors import ApiError, answer_failed
 from providers.adapters.base import Head
+from providers.adapters.events import StreamEvent
 from providers.adapters.types import (
     ChatRequest,
     ChatResponse,
+    Choice,
     Dialect,
     EmbeddingRequest,
     EmbeddingResponse,
     Endpoint,
-    StreamEvent,
+    Reasoning,
+    Text,
 )
 
 
 class Inbound(msgspec.Struct, frozen=True, kw_only=True):
-    """A validated request. `canonical()` builds the canonical form, only called when the wire format differs."""
+    """A validated request. `canonical()` builds the canonical form, only called when the wire format differs:
+    it raises CannotCarry (providers.errors) for what only this dialect can say. Then `estimate` counts the prompt's
+    tokens, roughly.
+    """
 
     dialect: Dialect
     head: Head
     body: bytes
     canonical: Callable[[], ChatRequest | EmbeddingRequest]
+    estimate: Callable[[], int] | None = None
+
+
+def check_answered(response: ChatResponse) -> None:
+    """Raises ApiError 502 for an answer that failed and says nothing, for dialects without a word for that."""
+    if response.choices and all(_came_to_nothing(choice) for choice in response.choices):
+        raise answer_failed()
+
+
+def _came_to_nothing(choice: Choice) -> bool:
+    return choice.finish == "error" and not any(
+        bool(part.text) if isinstance(part, Text) else not isinstance(part, Reasoning) for part in choice.parts
+    )
 
 
 class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):

@@ -55,8 +55,8 @@ class Conversation:
         if role is None:
             raise invalid_value(f"{field}.role", f"{field}.role: must be user or model.")
         run: list[Part] = []
-        for wire, raw in zip(content.parts or (), raws, strict=True):
-            for part in self._parts(wire, raw):
+        for at, (wire, raw) in enumerate(zip(content.parts or (), raws, strict=True)):
+            for part in self._parts(wire, raw, f"{field}.parts[{at}]"):
                 if run and isinstance(part, ToolResult) != isinstance(run[-1], ToolResult):
                     self._flush(role, run)
                     run = []
@@ -67,12 +67,12 @@ class Conversation:
         if run:
             self._messages.append(Message(role="tool" if isinstance(run[0], ToolResult) else role, parts=tuple(run)))
 
-    def _parts(self, wire: PartWire, raw: JSONObject) -> list[Part]:
+    def _parts(self, wire: PartWire, raw: JSONObject, where: str) -> list[Part]:
         signature, redacted = unwrapped(wire.thought_signature or "")
         if wire.function_call is not None:
             return [self._call(wire.function_call, signature)]
         if wire.function_response is not None:
-            return [self._result(wire.function_response)]
+            return [self._result(wire.function_response, raw["functionResponse"], f"{where}.functionResponse")]
         if redacted:
             return [Reasoning(redacted=redacted)]
         if wire.thought:
@@ -85,7 +85,7 @@ class Conversation:
         elif wire.file_data is not None:
             parts.append(_linked(wire.file_data))
         elif wire.text is None:
-            return [Opaque(dialect=Dialect.GEMINI, raw=raw)]
+            return [Opaque(dialect=Dialect.GEMINI, raw=raw, field=where)]
         if signature:
             parts.append(Reasoning(signature=signature))
         return parts
@@ -97,16 +97,18 @@ class Conversation:
         arguments = _json.encode(wire.args or {}).decode()
         return ToolCall(id=call_id, name=wire.name, arguments=arguments, signature=signature)
 
-    def _result(self, wire: ResultWire) -> ToolResult:
+    def _result(self, wire: ResultWire, raw: JSONObject, where: str) -> ToolResult:
         call_id = wire.id or self._asked(wire.name)
         self._unanswered = [(asked, name) for asked, name in self._unanswered if asked != call_id]
         text, error = _said(wire.response or {})
         parts: list[Text | Image | Document | Opaque] = [Text(text=text)] if text else []
-        for found in wire.parts or ():
+        for at, found in enumerate(wire.parts or ()):
             media = _inline(found.inline_data) if found.inline_data else None
             media = _linked(found.file_data) if media is None and found.file_data else media
             if isinstance(media, Image | Document):
                 parts.append(media)
+            else:  # a sound, or what only Google knows
+                parts.append(Opaque(dialect=Dialect.GEMINI, raw=raw["parts"][at], field=f"{where}.parts[{at}]"))
         return ToolResult(call_id=call_id, parts=tuple(parts), name=wire.name, error=error)
 
     def _asked(self, name: str) -> str:

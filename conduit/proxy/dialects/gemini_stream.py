@@ -23,28 +23,23 @@ from conduit.proxy.dialects.gemini_render import (
     thought,
     usage_body,
 )
-from providers.adapters.sse import SSEReader
-from providers.adapters.types import (
+from providers.adapters.events import (
     CitationSeen,
     Ended,
-    Finish,
     Finished,
-    JSONObject,
     MediaDelta,
     OpaqueSeen,
-    Reasoning,
     ReasoningDelta,
     RefusalDelta,
     Started,
     StreamEvent,
     TextDelta,
-    TokenLogprob,
-    ToolCall,
     ToolDelta,
     ToolStarted,
-    Usage,
     UsageSeen,
 )
+from providers.adapters.sse import SSEReader
+from providers.adapters.types import Finish, JSONObject, Reasoning, TokenLogprob, ToolCall, Usage
 
 LINE_LIMIT = 32 * 1024 * 1024  # bytes: generated images come whole in one line
 _json = msgspec.json.Encoder()

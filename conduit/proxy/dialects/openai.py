@@ -1,4 +1,4 @@
-"""The OpenAI dialect: chat completions and embeddings. The parts stand in the modules openai_* beside this one."""
+"""The OpenAI dialect: chat completions, completions and embeddings. The parts stand in the modules openai_* here."""
 
 from __future__ import annotations
 
@@ -7,14 +7,20 @@ from collections.abc import Iterable
 import msgspec
 
 from conduit.proxy.dialects import openai_answer
-from conduit.proxy.dialects.base import Inbound, ModelEntry
+from conduit.proxy.dialects.base import Inbound, ModelEntry, StreamRenderer, check_answered
 from conduit.proxy.dialects.openai_chat import parse_chat
+from conduit.proxy.dialects.openai_completions import parse_completion
+from conduit.proxy.dialects.openai_completions_answer import CompletionRenderer, text_completion
 from conduit.proxy.dialects.openai_embeddings import parse_embeddings
 from conduit.proxy.dialects.openai_stream import OpenAIRenderer, error_object
 from conduit.proxy.errors import ApiError
 from providers.adapters.types import ChatResponse, Dialect, EmbeddingResponse, Endpoint
 
-_PARSERS = {Endpoint.CHAT: parse_chat, Endpoint.EMBEDDINGS: parse_embeddings}
+_PARSERS = {
+    Endpoint.CHAT: parse_chat,
+    Endpoint.COMPLETIONS: parse_completion,
+    Endpoint.EMBEDDINGS: parse_embeddings,
+}
 
 
 class OpenAIDialect:
@@ -26,11 +32,15 @@ class OpenAIDialect:
     def render(self, inbound: Inbound, response: ChatResponse | EmbeddingResponse) -> bytes:
         if isinstance(response, EmbeddingResponse):
             return openai_answer.embeddings(inbound, response)
+        check_answered(response)
+        if inbound.head.endpoint is Endpoint.COMPLETIONS:
+            return text_completion(response)
         return openai_answer.chat_completion(response)
 
-    def stream(self, inbound: Inbound, request_id: str) -> OpenAIRenderer:
+    def stream(self, inbound: Inbound, request_id: str) -> StreamRenderer:
         head = inbound.head
-        return OpenAIRenderer(model=head.model, request_id=request_id, include_usage=head.include_usage)
+        renderer = CompletionRenderer if head.endpoint is Endpoint.COMPLETIONS else OpenAIRenderer
+        return renderer(model=head.model, request_id=request_id, include_usage=head.include_usage)
 
     def error(self, error: ApiError, request_id: str) -> bytes:
         return msgspec.json.encode(error_object(error))

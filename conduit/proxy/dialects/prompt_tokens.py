@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
+from conduit.proxy.dialects.base import Inbound
 from providers.adapters.estimate import tokens_in
 from providers.adapters.types import (
     Audio,
@@ -34,6 +37,20 @@ def prompt_tokens(request: ChatRequest) -> int:
     for tool in request.tools:
         total += tokens_in(_json.encode(tool.raw if isinstance(tool, ServerTool) else tool))
     return max(1, total)
+
+
+def prompts_tokens(prompts: Sequence[str | Sequence[int]]) -> int:
+    """The same for prompts that are no conversations: texts, or tokens that need no estimate."""
+    frame = PER_PROMPT + PER_MESSAGE
+    return sum([frame + (tokens_in(prompt) if isinstance(prompt, str) else len(prompt)) for prompt in prompts])
+
+
+def estimated_prompt(inbound: Inbound) -> int:
+    """Of any request: the body's bytes count where nothing better is known."""
+    if inbound.estimate is not None:
+        return inbound.estimate()
+    request = inbound.canonical()
+    return prompt_tokens(request) if isinstance(request, ChatRequest) else tokens_in(inbound.body)
 
 
 def _message(message: Message) -> int:

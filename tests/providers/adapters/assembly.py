@@ -7,28 +7,22 @@ from collections.abc import Iterable
 import msgspec
 
 from providers.adapters.base import StreamParser
-from providers.adapters.types import (
-    ChatResponse,
-    Choice,
+from providers.adapters.events import (
     CitationSeen,
     Ended,
     Finished,
     MediaDelta,
     OpaqueSeen,
-    Part,
-    Reasoning,
     ReasoningDelta,
-    Refusal,
     RefusalDelta,
     Started,
     StreamEvent,
-    Text,
     TextDelta,
-    ToolCall,
     ToolDelta,
     ToolStarted,
     UsageSeen,
 )
+from providers.adapters.types import ChatResponse, Choice, Part, Reasoning, Refusal, Text, ToolCall
 
 
 def parse_in_pieces(parser: StreamParser, stream: bytes, size: int) -> list[StreamEvent]:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from providers.adapters.base import Head
+from providers.adapters.events import TextDelta
 from providers.adapters.registry import adapter_for
-from providers.adapters.types import ChatRequest, Endpoint, Message, Text, TextDelta
+from providers.adapters.types import ChatRequest, Endpoint, Message, Text
 from providers.errors import UpstreamError
 
 REQUEST = ChatRequest(model="m", messages=(Message("user", (Text("Hi"),)),), stream=True)

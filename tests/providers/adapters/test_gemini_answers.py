@@ -10,6 +10,7 @@ import pytest
 from google.genai.types import GenerateContentResponse
 
 from providers.adapters.base import Head
+from providers.adapters.events import ToolStarted
 from providers.adapters.gemini import GeminiAdapter
 from providers.adapters.types import (
     Audio,
@@ -343,9 +344,40 @@ def test_a_relay_passes_every_byte_and_knows_usage_and_end(size):
     assert out == STREAM
     assert relay.usage == USAGE
     assert relay.ended
-    assert relay.frames == 8
+    assert relay.frames == 7  # not the one with citations alone
     text = 'I wonder … 🙂It is "sunny".\n'
     assert relay.text_bytes >= len(text.encode())
+
+
+@pytest.mark.parametrize(
+    ("parts", "frames"),
+    [
+        ([{"text": ""}], 0),
+        ([{"text": "", "thoughtSignature": SIGNATURE}], 0),
+        ([{"thoughtSignature": SIGNATURE}], 0),
+        ([], 0),
+        ([{"text": ""}, {"text": "Hi"}], 1),
+        ([{"text": ""}, PARTS[4]], 1),
+        ([PARTS[2]], 1),
+    ],
+    ids=["empty", "signed", "signature", "none", "second", "call", "media"],
+)
+def test_a_relay_counts_the_frames_in_which_something_is_said(parts, frames):
+    relay = ADAPTER.relay(HEAD)
+    relay.feed(sse([{"candidates": [{"content": {"role": "model", "parts": parts}, "finishReason": "MAX_TOKENS"}]}]))
+    assert relay.frames == frames
+
+
+def test_calls_of_answers_without_an_id_are_told_apart():
+    body = {"candidates": [{"content": {"parts": [PARTS[5], PARTS[5]]}, "finishReason": "STOP", "index": 0}]}
+    names: list[str] = []
+    for _ in range(2):
+        (choice,) = ADAPTER.parse_response(REQUEST, json.dumps(body).encode()).choices
+        names += [part.id for part in choice.parts]
+        events = ADAPTER.stream_parser(REQUEST).feed(sse([body]))
+        names += [event.id for event in events if isinstance(event, ToolStarted)]
+    assert len(set(names)) == 8
+    assert max(map(len, names)) <= 40, "the longest that OpenAI takes"
 
 
 def test_a_tools_argument_named_like_a_field_does_not_end_the_stream():

@@ -12,6 +12,16 @@ import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from providers.adapters.base import Head
+from providers.adapters.events import (
+    Ended,
+    Finished,
+    Started,
+    StreamEvent,
+    TextDelta,
+    ToolDelta,
+    ToolStarted,
+    UsageSeen,
+)
 from providers.adapters.openai import OpenAIAdapter
 from providers.adapters.openai_wire_relay import OpenAIRelay
 from providers.adapters.types import (
@@ -21,23 +31,15 @@ from providers.adapters.types import (
     Citation,
     EmbeddingRequest,
     EmbeddingResponse,
-    Ended,
     Endpoint,
-    Finished,
     Image,
     Media,
     Part,
     Reasoning,
-    Started,
-    StreamEvent,
     Text,
-    TextDelta,
     TokenLogprob,
     ToolCall,
-    ToolDelta,
-    ToolStarted,
     Usage,
-    UsageSeen,
 )
 from providers.errors import InvalidResponse, Overloaded, RateLimited, UpstreamCut
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from providers.adapters.openai import OpenAIAdapter
-from providers.errors import AuthRejected, Overloaded, RateLimited, RequestRejected, UpstreamRefusal
+from providers.errors import AccountEmpty, AuthRejected, Overloaded, RateLimited, RequestRejected, UpstreamRefusal
 
 ADAPTER = OpenAIAdapter()
 
@@ -25,9 +25,12 @@ def parsed(status: int, body: bytes, **headers: str) -> UpstreamRefusal:
         (400, RequestRejected),
         (401, AuthRejected),
         (403, AuthRejected),
+        (402, AccountEmpty),
         (404, RequestRejected),
+        (408, Overloaded),
         (413, RequestRejected),
         (422, RequestRejected),
+        (425, Overloaded),
         (429, RateLimited),
         (500, Overloaded),
         (502, Overloaded),

@@ -211,7 +211,7 @@ def test_what_the_wire_has_no_place_for_is_named() -> None:
         "messages.reasoning",
         "messages.tool_call.signature",
         "messages.assistant.image",
-        "messages.assistant.opaque",
+        "messages.assistant.content",
     }
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from providers.adapters.base import Head, Upstream
+from providers.adapters.kinds import ProviderKind
 from providers.adapters.registry import KINDS, adapter_for
 from providers.adapters.types import ChatRequest, Dialect, Endpoint, Message, Text
 
@@ -16,7 +18,13 @@ HELLO = ChatRequest(model="r", messages=(Message(role="user", parts=(Text(text="
 
 
 def upstream(base_url: str, **options: Any) -> Upstream:
-    return Upstream(base_url=base_url, model="m", secrets={"api_key": "k-1"}, options=options, attempt="att_1")
+    return Upstream(
+        base_url=base_url,
+        model="m",
+        secrets={"api_key": "k-1", "access_token": "t-1", "project_id": "p-1"},
+        options=options,
+        attempt="att_1",
+    )
 
 
 @pytest.mark.parametrize(("kind", "dialect"), PAIRS)
@@ -31,13 +39,66 @@ def test_each_row_is_whole(kind: str) -> None:
     row = KINDS[kind]
     assert row.kind == kind
     assert row.title
-    assert row.base_url.startswith(("https://", "http://127.0.0.1")) or kind == "custom"
+    assert row.base_url.startswith(("https://", "http://127.0.0.1")) or not row.base_url
+    assert not set(row.places) - {spec.name for spec in row.options if spec.required}
     assert not row.base_url.endswith("/")
     assert Endpoint.CHAT in row.endpoints
-    assert [spec.secret for spec in row.fields if spec.name == "api_key"] == [True]
+    assert [spec.secret for spec in row.fields if spec.name in ("api_key", "service_account")] == [True]
+    assert {name for way in row.ways for name in way} <= {spec.name for spec in row.fields if not spec.required}
     assert all(spec.help for spec in (*row.fields, *row.options))
     assert "upstream_auth_failed" in row.guidance
     assert adapter_for(kind, {}).wire is next(iter(row.adapters))
+
+
+def contradictions(row: ProviderKind) -> list[str]:
+    """Claims of a row that cannot be true together."""
+    claims = row.capabilities
+    served = {end for way in row.adapters for _, end in adapter_for(row.kind, {"dialect": way}).native}
+    told = {
+        "embeddings and its endpoint": claims.embeddings == (Endpoint.EMBEDDINGS in row.endpoints),
+        "several calls without tools": claims.tools or not claims.parallel_tools,
+        "a choice of tool without tools": claims.tools or not claims.tool_choice,
+        "an endpoint twice": len(set(row.endpoints)) == len(row.endpoints),
+        "an endpoint for some models that none has": set(row.only_models) <= set(row.endpoints),
+        "a wire format for models that it does not speak": {way for _, way in row.by_model} <= set(row.adapters),
+        # Who cannot pass these on has no place for them: chat is what other dialects are translated to.
+        "completions": Endpoint.COMPLETIONS not in row.endpoints or Endpoint.COMPLETIONS in served,
+        "responses": Endpoint.RESPONSES not in row.endpoints or Endpoint.RESPONSES in served,
+    }
+    quirks = row.quirks
+    if quirks is not None:
+        parts = {"image": claims.vision, "audio": claims.audio_in, "document": claims.documents}
+        told |= {f"{part}s in messages": (part in quirks.parts) == yes for part, yes in parts.items()}
+        members = {"seed": claims.seed, "stop": claims.stop, "n": claims.several, "logprobs": claims.logprobs}
+        told |= {name: not (claimed and name in quirks.drops) for name, claimed in members.items()}
+    return [name for name, right in told.items() if not right]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_claims_of_a_row_agree(kind: str) -> None:
+    assert contradictions(KINDS[kind]) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong", "told"),
+    [
+        ("groq", {"embeddings": True}, "embeddings and its endpoint"),
+        ("mistral", {"embeddings": False}, "embeddings and its endpoint"),
+        ("perplexity", {"parallel_tools": True}, "several calls without tools"),
+        ("perplexity", {"tool_choice": True}, "a choice of tool without tools"),
+        ("groq", {"audio_in": True}, "audios in messages"),
+        ("groq", {"several": True}, "n"),
+    ],
+)
+def test_claims_that_do_not_agree_are_seen(kind: str, wrong: dict[str, bool], told: str) -> None:
+    row = KINDS[kind]
+    assert contradictions(replace(row, capabilities=replace(row.capabilities, **wrong))) == [told]
+
+
+def test_endpoints_that_no_wire_format_of_a_row_has_are_seen() -> None:
+    row = KINDS["cohere"]
+    more = (*row.endpoints, Endpoint.COMPLETIONS, Endpoint.RESPONSES)
+    assert contradictions(replace(row, endpoints=more)) == ["completions", "responses"]
 
 
 def test_an_unknown_kind_or_dialect_is_refused() -> None:

@@ -97,9 +97,17 @@ def test_a_frame_over_the_limit_is_refused() -> None:
         feed_often(splitter, b"data: " + b"x" * 94 + b"\n", 20)
 
 
-def test_a_chunk_that_is_one_frame_is_not_copied() -> None:
-    chunk = b"data: x\n\n"
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n"])
+def test_a_chunk_that_is_one_frame_is_not_copied(end: bytes) -> None:
+    chunk = b"data: x" + end
     assert FrameSplitter().feed(chunk)[0] is chunk
+
+
+@pytest.mark.parametrize("first", [b"a\n\n", b"a\r\n\r\n", b"a\r\r", b"a\n\r\n", b"a\r\n\n", b"a\r\n", b"a\r"])
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b"\r\r\n"])
+def test_a_chunk_of_two_frames_is_no_single_one_however_their_lines_end(first: bytes, end: bytes) -> None:
+    chunk, by_byte = first + b"b" + end, FrameSplitter()
+    assert FrameSplitter().feed(chunk) == [one for byte in chunk for one in by_byte.feed(bytes([byte]))]
 
 
 def test_frames_are_whole_wherever_the_stream_is_cut() -> None:
@@ -109,3 +117,36 @@ def test_frames_are_whole_wherever_the_stream_is_cut() -> None:
             splitter = FrameSplitter()
             assert [frame for piece in pieces for frame in splitter.feed(piece)] == whole
             assert splitter.close() == b""
+
+
+@pytest.mark.parametrize(
+    "before", [b"data: first\n\n", b"event: left open\n", b"data: more\n", b"data: first\r", b"par"]
+)
+@pytest.mark.parametrize(
+    "alone",
+    [
+        b"data: x\n\n",
+        b"data: x\r\n\r\n",
+        b"data: \n\n",
+        b"data: x\n\n\n",
+        b"data: x\r\r\n",
+        b"data: x\n\r\n",
+        b"data:x\n\n",
+        b"data: x\ny: z\n\n",
+        b"data: x\rdata: y\n\n",
+        b"data: x\n",
+        b"\ndata: x\n\n",
+    ],
+)
+def test_an_event_that_comes_alone_reads_as_one_that_comes_in_bytes(before: bytes, alone: bytes) -> None:
+    at_once, by_byte = SSEReader(), SSEReader()
+    seen = [*at_once.feed(before), *at_once.feed(alone), *at_once.feed(b"data: last\n\n"), *at_once.close()]
+    whole = before + alone + b"data: last\n\n"
+    assert seen == [*[one for byte in whole for one in by_byte.feed(bytes([byte]))], *by_byte.close()]
+
+
+def test_an_event_that_comes_alone_has_the_limit_of_any_other() -> None:
+    reader = SSEReader(limit=100)
+    reader.feed(b"data: first\n\n")
+    with pytest.raises(InvalidResponse):
+        reader.feed(b"data: " + b"x" * 200 + b"\n\n")

@@ -14,9 +14,10 @@ import pytest
 
 from providers.adapters.anthropic import AnthropicAdapter
 from providers.adapters.base import Adapter, Head
+from providers.adapters.events import StreamEvent, UsageSeen
 from providers.adapters.gemini import GeminiAdapter
 from providers.adapters.openai import OpenAIAdapter
-from providers.adapters.types import ChatRequest, ChatResponse, Endpoint, Message, StreamEvent, Text, Usage, UsageSeen
+from providers.adapters.types import ChatRequest, ChatResponse, Endpoint, Message, Text, Usage
 
 REQUEST = ChatRequest(model="m", messages=(Message(role="user", parts=(Text("x"),)),))
 SAID = "hello big world"

@@ -17,6 +17,17 @@ from conduit.proxy.dialects.base import Inbound, ModelEntry
 from conduit.proxy.dialects.prompt_tokens import prompt_tokens
 from conduit.proxy.errors import ApiError
 from providers.adapters.anthropic import AnthropicAdapter
+from providers.adapters.events import (
+    Ended,
+    Finished,
+    ReasoningDelta,
+    RefusalDelta,
+    Started,
+    TextDelta,
+    ToolDelta,
+    ToolStarted,
+    UsageSeen,
+)
 from providers.adapters.types import (
     CacheMark,
     ChatRequest,
@@ -25,31 +36,22 @@ from providers.adapters.types import (
     Citation,
     Dialect,
     Document,
-    Ended,
     Endpoint,
-    Finished,
     Image,
     Media,
     Message,
     Opaque,
     Reasoning,
-    ReasoningDelta,
     ReasoningSettings,
     Refusal,
-    RefusalDelta,
     ResponseFormat,
     ServerTool,
-    Started,
     Text,
-    TextDelta,
     Tool,
     ToolCall,
     ToolChoice,
-    ToolDelta,
     ToolResult,
-    ToolStarted,
     Usage,
-    UsageSeen,
 )
 from tests.providers.adapters.assembly import assemble, parse_in_pieces
 
@@ -124,6 +126,7 @@ CANONICAL = ChatRequest(
                 Opaque(
                     Dialect.ANTHROPIC,
                     {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "q"}},
+                    field="messages[1].content[2]",
                 ),
                 ToolCall("c1", "weather", '{"city": "Paris"}'),
                 ToolCall("c2", "now", "{}"),
@@ -300,12 +303,12 @@ def test_a_calls_signature_comes_back_with_the_call():
         ("refusal", "refusal"),
         ("stop_sequence", "stop_sequence"),
         ("pause", "pause_turn"),
-        ("error", "end_turn"),
+        ("error", "max_tokens"),
         ("", "end_turn"),
     ],
 )
 def test_every_finish_has_a_stop_reason(finish, reason):
-    response = ChatResponse(id="", model="", choices=(Choice(finish=finish),), usage=None)
+    response = ChatResponse(id="", model="", choices=(Choice(parts=(Text("x"),), finish=finish),), usage=None)
     message = SDKMessage.model_validate_json(ANTHROPIC.render(INBOUND, response))
     assert message.stop_reason == reason
     assert message.model == "route"
@@ -379,6 +382,51 @@ def test_a_stream_is_exactly_anthropics_sequence_and_says_what_the_whole_answer_
     assert answer.choices == (Choice(parts=(*PARTS[:3], unsigned, PARTS[4]), finish="tool_calls"),)
     assert answer.usage is not None
     assert (answer.usage.input_tokens, answer.usage.output_tokens) == (100, 20)
+
+
+INTERLEAVED = [
+    Started("i", "m"),
+    ToolStarted(0, "c0", "weather"),
+    ToolStarted(1, "c1", "weather"),
+    ToolStarted(2, "c2", "now"),
+    ToolDelta(0, '{"ci'),
+    ToolDelta(1, '{"city":'),
+    ToolDelta(0, 'ty":"P{}"}'),
+    ToolDelta(1, '"R"}'),
+]
+
+
+@pytest.mark.parametrize("after", [[], [TextDelta("Well.")], [UsageSeen(USAGE)]], ids=["end", "text", "usage"])
+@pytest.mark.parametrize("last", [[], [ToolDelta(2, "{}")]], ids=["bare", "braces"])
+def test_calls_whose_arguments_come_interleaved_are_blocks_one_after_another(after, last):
+    events = [*INTERLEAVED, *last, *after, Finished("tool_calls"), Ended()]
+    found = sse_events(ANTHROPIC.stream(INBOUND, "r").feed(events))
+    running: int | None = None
+    written: dict[str, str] = {}
+    for event in found:
+        if event["type"] == "content_block_start":
+            assert running is None
+            running, name = event["index"], event["content_block"].get("id", "text")
+            written[name] = ""
+        elif event["type"] == "content_block_delta":
+            assert event["index"] == running
+            written[name] += event["delta"].get("partial_json", "")
+        elif event["type"] == "content_block_stop":
+            assert event["index"] == running
+            running = None
+    calls = {name: text for name, text in written.items() if name != "text"}
+    assert calls == {"c0": '{"city":"P{}"}', "c1": '{"city":"R"}', "c2": "{}" if last else ""}
+
+
+def test_an_answer_that_failed_without_a_word_is_an_error_whole_and_streamed():
+    for parts in ((), (Reasoning(text="Hm."), Text(""))):
+        response = ChatResponse(id="", model="", choices=(Choice(parts=parts, finish="error"),), usage=None)
+        with pytest.raises(ApiError) as caught:
+            ANTHROPIC.render(INBOUND, response)
+        assert (caught.value.status, caught.value.code) == (502, "upstream_invalid_response")
+    sent = [Started("i", "m"), TextDelta("Par"), Finished("error"), UsageSeen(USAGE), Ended()]
+    *_, last = sse_events(ANTHROPIC.stream(INBOUND, "r").feed(sent))
+    assert (last["type"], last["error"]["type"]) == ("error", "api_error")
 
 
 def test_usage_that_comes_after_the_finish_is_still_told_and_refusals_are_explained():

@@ -15,6 +15,17 @@ from conduit.proxy.dialects.gemini import GEMINI
 from conduit.proxy.dialects.gemini_stream import ArrayFrames
 from conduit.proxy.dialects.prompt_tokens import prompt_tokens
 from conduit.proxy.errors import ApiError
+from providers.adapters.events import (
+    Ended,
+    Finished,
+    ReasoningDelta,
+    Started,
+    StreamEvent,
+    TextDelta,
+    ToolDelta,
+    ToolStarted,
+    UsageSeen,
+)
 from providers.adapters.gemini import GeminiAdapter
 from providers.adapters.types import (
     Audio,
@@ -26,31 +37,22 @@ from providers.adapters.types import (
     Document,
     EmbeddingRequest,
     EmbeddingResponse,
-    Ended,
     Endpoint,
-    Finished,
     Image,
     Media,
     Message,
     Opaque,
     Reasoning,
-    ReasoningDelta,
     ReasoningSettings,
     ResponseFormat,
     ServerTool,
-    Started,
-    StreamEvent,
     Text,
-    TextDelta,
     TokenLogprob,
     Tool,
     ToolCall,
     ToolChoice,
-    ToolDelta,
     ToolResult,
-    ToolStarted,
     Usage,
-    UsageSeen,
 )
 
 PLAIN = base64.b64encode(b"plain").decode()
@@ -137,7 +139,7 @@ CANONICAL = ChatRequest(
                 Reasoning(text="hm", signature="c2ln"),
                 ToolCall("call_1", "weather", '{"my_city":"Paris"}', signature="Y2Fs"),
                 ToolCall("f2", "now", "{}"),
-                Opaque(Dialect.GEMINI, {"executableCode": {"language": "PYTHON", "code": "1"}}),
+                Opaque(Dialect.GEMINI, {"executableCode": {"language": "PYTHON", "code": "1"}}, "contents[1].parts[4]"),
             ),
         ),
         Message(

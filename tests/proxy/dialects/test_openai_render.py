@@ -14,6 +14,20 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from conduit.proxy.dialects.base import Inbound, ModelEntry
 from conduit.proxy.dialects.openai import OPENAI
 from conduit.proxy.errors import ApiError, bad_key, budget_exceeded, invalid_value
+from providers.adapters.events import (
+    CitationSeen,
+    Ended,
+    Finished,
+    MediaDelta,
+    ReasoningDelta,
+    RefusalDelta,
+    Started,
+    StreamEvent,
+    TextDelta,
+    ToolDelta,
+    ToolStarted,
+    UsageSeen,
+)
 from providers.adapters.openai import CompatibleAdapter
 from providers.adapters.types import (
     Audio,
@@ -21,30 +35,18 @@ from providers.adapters.types import (
     ChatResponse,
     Choice,
     Citation,
-    CitationSeen,
     EmbeddingResponse,
-    Ended,
     Endpoint,
     Finish,
-    Finished,
     Image,
     Media,
-    MediaDelta,
     Part,
     Reasoning,
-    ReasoningDelta,
     Refusal,
-    RefusalDelta,
-    Started,
-    StreamEvent,
     Text,
-    TextDelta,
     TokenLogprob,
     ToolCall,
-    ToolDelta,
-    ToolStarted,
     Usage,
-    UsageSeen,
 )
 
 NOTE = {
@@ -187,6 +189,28 @@ def test_logprobs_and_several_choices() -> None:
 )  # fmt: skip
 def test_every_way_to_finish_has_a_word_the_sdk_knows(finish: Finish, word: str) -> None:
     assert rendered(answer(Text(text="x"), finish=finish))["choices"][0]["finish_reason"] == word
+
+
+def test_an_answer_that_failed_without_a_word_is_an_error() -> None:
+    for parts in ((), (Reasoning(text="Hm."),)):
+        with pytest.raises(ApiError) as caught:
+            rendered(answer(*parts, finish="error"))
+        assert (caught.value.status, caught.value.code) == (502, "upstream_invalid_response")
+
+
+@pytest.mark.parametrize("path", ["chat", "completions"])
+def test_a_stream_that_failed_ends_with_an_error_unless_another_choice_is_whole(path: str) -> None:
+    body = {"model": "m", "stream": True}
+    more = {"prompt": "x"} if path == "completions" else {"messages": [{"role": "user", "content": "x"}]}
+    asked = OPENAI.parse(Endpoint(path), json.dumps({**body, **more}).encode())
+    failed: list[StreamEvent] = [Started("i", "m"), TextDelta("a"), Finished("error")]
+    alone = OPENAI.stream(asked, "r").feed([*failed, UsageSeen(Usage()), Ended()])
+    assert b'"upstream_invalid_response"' in alone
+    assert b"[DONE]" not in alone
+    beside = OPENAI.stream(asked, "r").feed([*failed, TextDelta("b", 1), Finished("stop", 1), Ended()])
+    assert beside.endswith(b"[DONE]\n\n")
+    ends = [json.loads(line[6:])["choices"][0] for line in beside.decode().split("\n\n")[:-2]]
+    assert {end["index"]: end["finish_reason"] for end in ends if end["finish_reason"]} == {0: "length", 1: "stop"}
 
 
 def test_citations_of_others_point_into_the_text() -> None:

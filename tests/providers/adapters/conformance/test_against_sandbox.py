@@ -26,7 +26,12 @@ from providers.adapters.types import (
 from tests.harness.sandbox import KEY, RunningSandbox, running_sandbox
 from tests.providers.adapters.assembly import assemble, parse_in_pieces
 
-WIRES = {"openai": Endpoint.CHAT, "anthropic": Endpoint.MESSAGES, "gemini": Endpoint.GENERATE}
+WIRES = {
+    "openai": Endpoint.CHAT,
+    "responses": Endpoint.RESPONSES,
+    "anthropic": Endpoint.MESSAGES,
+    "gemini": Endpoint.GENERATE,
+}
 TOOLS = (
     Tool(
         name="weather", parameters={"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}

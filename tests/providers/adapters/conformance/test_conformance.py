@@ -1,4 +1,7 @@
-"""One suite for every adapter of the registry, over answers recorded for each wire format.
+"""One suite for every adapter whose wire format clients speak too, over answers recorded for each of these.
+
+Rows of one adapter read answers alike, so one of them stands for all; tests/conformance holds each row to its claims,
+and each wire format to its usage and to streams that break off.
 
 recorded/<wire>/<name>.json and <name>.sse hold the same answer whole and streamed; errors.json a list of {status, kind,
 body, headers?, code?, retry_after?}; in_band_error.sse a stream that has begun and then tells an error.
@@ -29,8 +32,19 @@ from providers.adapters.types import (
 from tests.providers.adapters.assembly import assemble, parse_in_pieces
 
 RECORDED = Path(__file__).parent / "recorded"
-ADAPTERS = [(row.kind, dialect) for row in KINDS.values() for dialect in row.adapters]
-WIRES = {Dialect.OPENAI: Endpoint.CHAT, Dialect.ANTHROPIC: Endpoint.MESSAGES, Dialect.GEMINI: Endpoint.GENERATE}
+WIRES = {
+    Dialect.OPENAI: Endpoint.CHAT,
+    Dialect.RESPONSES: Endpoint.RESPONSES,
+    Dialect.ANTHROPIC: Endpoint.MESSAGES,
+    Dialect.GEMINI: Endpoint.GENERATE,
+}
+# A kind for each adapter as it is dressed. Wire formats that clients do not speak have tests of their own.
+ADAPTERS = {
+    (path, row.dressing): (row.kind, dialect)
+    for row in reversed(KINDS.values())
+    for dialect, path in row.adapters.items()
+    if dialect in WIRES
+}.values()
 REQUEST = ChatRequest(model="m", messages=(Message(role="user", parts=(Text(text="Hello"),)),), stream=True)
 
 
@@ -115,20 +129,6 @@ def test_a_stream_is_the_whole_answer_wherever_it_is_cut(kind: str, dialect: Dia
 
 
 @pytest.mark.parametrize(("kind", "dialect", "name"), CASES)
-def test_usage_is_the_same_read_parsed_streamed_and_relayed(kind: str, dialect: Dialect, name: str) -> None:
-    adapter = adapter_of(kind, dialect)
-    body = recorded(dialect, f"{name}.json")
-    whole = adapter.parse_response(REQUEST, body)
-    relay = adapter.relay(head_of(dialect))
-    relay.feed(recorded(dialect, f"{name}.sse"))
-    relay.close()
-    assert whole.usage is not None
-    assert whole.usage.flags == ()
-    assert adapter.read_usage(WIRES[dialect], body) == whole.usage
-    assert relay.usage == whole.usage
-
-
-@pytest.mark.parametrize(("kind", "dialect", "name"), CASES)
 def test_a_relay_passes_every_byte_on_wherever_the_stream_is_cut(kind: str, dialect: Dialect, name: str) -> None:
     stream = recorded(dialect, f"{name}.sse")
     seen: set[tuple[object, ...]] = set()
@@ -140,19 +140,6 @@ def test_a_relay_passes_every_byte_on_wherever_the_stream_is_cut(kind: str, dial
         seen.add((relay.frames, relay.text_bytes))
     assert len(seen) == 1
     assert min(next(iter(seen))) > 0  # frames and bytes of text were counted
-
-
-@pytest.mark.parametrize(("kind", "dialect", "name"), CASES)
-def test_a_stream_cut_before_its_end_is_told_apart(kind: str, dialect: Dialect, name: str) -> None:
-    adapter = adapter_of(kind, dialect)
-    first = recorded(dialect, f"{name}.sse").partition(b"\n\n")[0] + b"\n\n"
-    parser, relay = adapter.stream_parser(REQUEST), adapter.relay(head_of(dialect))
-    parser.feed(first)
-    relay.feed(first)
-    assert not relay.ended
-    for closing in (parser.close, relay.close):
-        with pytest.raises(errors.UpstreamCut):
-            closing()
 
 
 @pytest.mark.parametrize(("kind", "dialect"), PAIRS)
@@ -191,7 +178,7 @@ def test_an_error_in_a_stream_is_raised_and_not_relayed(kind: str, dialect: Dial
         relayed_into(relayed, relay, stream)
     assert relayed
     assert stream.startswith(relayed)
-    assert b"rror" not in relayed
+    assert b"rror" not in relayed.replace(b'"error":null', b"")
     assert not relay.ended
 
 

@@ -1,0 +1,1 @@
+"""The optional lane: a real model behind the gateway (`make test-real`). Skipped where there is none."""
