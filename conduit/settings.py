@@ -12,6 +12,7 @@ import environ
 
 from conduit.core.errors import ConfigurationError
 from conduit.core.source_address import parse_proxies
+from conduit.database import connect_for_waiters
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.FileAwareEnv()
@@ -101,18 +102,19 @@ def _database(url: str) -> dict[str, Any]:
     query = dict(pair.split("=", 1) for pair in parts.query.split("&") if "=" in pair)
     host = unquote(query.pop("host", "") or parts.hostname or "")
     # The pool tries a lost connection again after pauses that double, and makes no other meanwhile: it shall give up
-    # soon, so that a database that comes back after a minute is found by the next question, not half a minute later.
-    options: dict[str, Any] = {"pool": {"min_size": 0, "max_size": 8, "timeout": 5, "reconnect_timeout": 1}}
+    # soon, so that a database that comes back after a minute is found at once, not half a minute later.
+    pool = {"min_size": 0, "max_size": 8, "timeout": 5, "reconnect_timeout": 1, "reconnect_failed": connect_for_waiters}
+    options: dict[str, Any] = {"pool": pool, "connect_timeout": 2}
     options.update({key: unquote(value) for key, value in query.items()})
     return {
-        "ENGINE": "django.db.backends.postgresql",
+        "ENGINE": "conduit.database",
         "NAME": parts.path.lstrip("/") or "postgres",
         "USER": unquote(parts.username or ""),
         "PASSWORD": unquote(parts.password or ""),
         "HOST": host,
         "PORT": str(parts.port or ""),
         "CONN_MAX_AGE": 0,
-        "CONN_HEALTH_CHECKS": True,  # the pool tests a connection first: a restart of PostgreSQL ends them all
+        "CONN_HEALTH_CHECKS": False,  # conduit.database looks at each itself
         "OPTIONS": options,
     }
 

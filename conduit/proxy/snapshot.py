@@ -119,8 +119,8 @@ def _again(call: Callable[[], R]) -> R:
 
 
 def renew_connections() -> None:
-    """What ended one connection of this process most likely ended those in the pool as well, and each of them would be
-    found dead by one question, after a pause that doubles."""
+    """What ended one connection of this process most likely ended those in the pool as well. Where the other end went
+    without a word, each would be found dead by one question, after the network's own time."""
     pool = connections["default"].pool  # type: ignore[attr-defined]
     if pool is not None:
         pool.drain()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import os
+import shutil
+import socket
+import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier, Event
+from typing import Any
 
 import psycopg
+import psycopg_pool.pool
 import pytest
 from django.conf import settings
 from django.db import OperationalError, connection, connections
@@ -52,10 +57,23 @@ def test_a_key_is_found_although_the_database_ended_all_our_connections(
     assert gateway.chat(key=key).status_code == 200
 
 
-def test_no_question_meets_a_dead_connection_once_the_end_is_noticed(
+def test_dead_connections_of_the_pool_cost_a_question_their_look_only(
+    committed: None, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the pool's own check each costs a pause that doubles: five of them, and no question is answered."""
+    pool, pauses = connections["default"].pool, []  # type: ignore[attr-defined]
+    monkeypatch.setattr(psycopg_pool.pool, "sleep", pauses.append)
+    fill_the_pool()
+    before = pool.get_stats().get("returns_bad", 0)
+    end_all(database_url)
+    fill_the_pool()
+    assert pool.get_stats()["returns_bad"] - before >= 5
+    assert not pauses
+
+
+def test_the_pool_is_renewed_once_the_end_is_noticed(
     gateway: RunningGateway, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each would cost a pause that doubles: with five of them look-ups failed for seconds."""
     pool, noticed = connections["default"].pool, Event()  # type: ignore[attr-defined]
     renew = snapshot.renew_connections
 
@@ -63,18 +81,18 @@ def test_no_question_meets_a_dead_connection_once_the_end_is_noticed(
         renew()
         noticed.set()
 
-    def lost() -> int:
-        return int(pool.get_stats().get("connections_lost", 0))
+    def dead() -> int:
+        return int(pool.get_stats().get("returns_bad", 0))
 
     monkeypatch.setattr(snapshot, "renew_connections", renewed)
     wait_for(lambda: gateway.app.gateway._watcher._connected)
     fill_the_pool()
     end_all(database_url)
     assert noticed.wait(20)
-    before = lost()
+    before = dead()
     fill_the_pool()
     assert gateway.chat(key=gateway.key()).status_code == 200
-    assert lost() - before <= 1, "but for what was just being asked"
+    assert dead() - before <= 1, "but for what was just being asked"
 
 
 async def test_a_question_whose_connection_is_cut_is_asked_again(gateway: RunningGateway) -> None:
@@ -102,23 +120,59 @@ async def test_a_question_whose_connection_is_cut_is_asked_again(gateway: Runnin
         database.close()
 
 
-def test_a_database_that_was_away_is_found_by_the_next_question() -> None:
+class Elsewhere:
+    """Where a pool looks for PostgreSQL: at nothing, at a socket that says nothing, or at the real one."""
+
+    def __init__(self, silent: bool) -> None:
+        self.parameters = connections["default"].get_connection_params()
+        self.path = Path(tempfile.mkdtemp(prefix="cdt-away-", dir="/tmp"))  # noqa: S108 (a socket's path is short)
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.there = self.path / "there"
+        if silent:
+            (self.path / "silent").mkdir()
+            self.listener.bind(str(self.path / "silent" / ".s.PGSQL.5432"))
+            self.listener.listen()
+            self.there.symlink_to(self.path / "silent")
+
+    def comes_back(self) -> None:
+        self.there.unlink(missing_ok=True)
+        self.there.symlink_to(self.parameters["host"])
+
+    def pool(self) -> ConnectionPool[Any]:
+        wanted = {name: self.parameters[name] for name in ("user", "dbname", "connect_timeout")}
+        options = settings.DATABASES["default"]["OPTIONS"]["pool"]
+        return ConnectionPool(kwargs={**wanted, "host": str(self.there)}, open=True, **options)
+
+
+@pytest.fixture(params=[False, True], ids=["refused", "silent"])
+def elsewhere(request: pytest.FixtureRequest) -> Iterator[Elsewhere]:
+    place = Elsewhere(request.param)
+    yield place
+    place.listener.close()
+    shutil.rmtree(place.path)
+
+
+def test_a_database_that_was_away_is_found_by_the_next_question(elsewhere: Elsewhere) -> None:
     """The pool's own pauses double: it would try again one, three, seven and fifteen seconds after the loss."""
-    parameters = connections["default"].get_connection_params()
-    there = Path("/tmp", f"cdt-away-{os.getpid()}")  # noqa: S108 (a socket's path is short)
-    wanted = {name: parameters[name] for name in ("user", "dbname", "port") if parameters.get(name)}
-    options = settings.DATABASES["default"]["OPTIONS"]["pool"]
-    with ConnectionPool(kwargs={**wanted, "host": str(there)}, open=True, **options) as pool:
+    with elsewhere.pool() as pool:
         began = time.monotonic()
         while time.monotonic() < began + 7.5:
             with pytest.raises(PoolTimeout), pool.connection(timeout=0.3):
                 pass
-        there.symlink_to(parameters["host"])
-        try:
-            with pool.connection(timeout=ANSWER_SECONDS) as found:
-                assert found.execute("SELECT 1").fetchone() == (1,)
-        finally:
-            there.unlink()
+        elsewhere.comes_back()
+        with pool.connection(timeout=ANSWER_SECONDS) as found:
+            assert found.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_database_that_comes_back_is_found_by_the_question_that_waits(elsewhere: Elsewhere) -> None:
+    """The pool gives an attempt up after a second, and makes another of its own for a newcomer only."""
+    with elsewhere.pool() as pool, ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(pool.getconn, 30)
+        time.sleep(3.5)
+        elsewhere.comes_back()
+        found = waiting.result()
+        assert found.execute("SELECT 1").fetchone() == (1,)
+        pool.putconn(found)
 
 
 def test_a_reload_that_the_database_cuts_short_is_made_up_for(gateway: RunningGateway, database_url: str) -> None:
