@@ -47,6 +47,7 @@ __all__ = [
 ]  # fmt: skip
 PRIMARY = "CONDUIT_KEK_PRIMARY"
 LOOKED_AT_EVERY = 1.0  # seconds
+FORMER_KNOWN_FOR = 60.0  # seconds that a ring outlives its file, for rows read before: a snapshot's reload takes less
 LATEST_KNOWN_FOR = 5.0  # seconds that a process goes on with a purpose's older version after another one made a newer
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]{0,63}", re.ASCII)
 log = structlog.get_logger("conduit.keyring")
@@ -104,6 +105,7 @@ class _Held:
     stamp: tuple[int, ...] | None
     look_at: float
     former: KeyRing | None = None  # the one before the last change of the file
+    former_until: float = 0.0
 
 
 _held: _Held | None = None
@@ -154,13 +156,17 @@ def _read_again() -> KeyRing:
         if held is not None and stamp != held.stamp:
             held.stamp = stamp
             try:
-                fresh = _Held(load(os.environ, path), stamp, 0.0, former=held.ring)
+                until = time.monotonic() + FORMER_KNOWN_FOR
+                fresh = _Held(load(os.environ, path), stamp, 0.0, former=held.ring, former_until=until)
                 if held.look_at:  # else this process changed it itself
                     log.info("key_ring_read", keks=sorted(fresh.ring.ids), primary=fresh.ring.primary)
             except ConfigurationError as error:
                 # What was held keeps opening: a half-made edit must not stop a gateway.
                 log.error("key_ring_unreadable", reason=str(error))
-        fresh.look_at = time.monotonic() + LOOKED_AT_EVERY
+        now = time.monotonic()
+        fresh.look_at = now + LOOKED_AT_EVERY
+        if now >= fresh.former_until:
+            fresh.former = None
         _held = fresh
         return fresh.ring
 

@@ -53,6 +53,20 @@ def test_a_file_that_only_its_mode_kept_from_being_read_is_read_once_that_is_men
     assert keyring.ring().primary == "K2"
 
 
+def test_a_key_that_left_the_file_opens_what_was_read_before_and_is_forgotten_soon(home: Path) -> None:
+    good = home.read_text()
+    home.write_text(f"{good}K2={random_text()}\nPRIMARY=K2\n")
+    wrapped = keyring.ring().wrap(bytes(32), b"")
+    home.write_text(good)
+    assert keyring.opening("K2").unwrap(*wrapped, b"") == bytes(32)
+    keyring.refresh()
+    assert keyring.opening("K2").ids == {"K1", "K2"}
+    assert keyring._held is not None
+    keyring._held.former_until -= keyring.FORMER_KNOWN_FOR
+    keyring.refresh()
+    assert keyring.opening("K2").ids == {"K1"}
+
+
 def test_the_file_is_looked_at_once_a_second_and_no_more(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keyring, "LOOKED_AT_EVERY", 3600.0)
     looked = []
