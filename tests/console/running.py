@@ -134,9 +134,24 @@ class Watched:
             self.complaints.append(f"failed: {url} {why}")
 
     def sideways(self) -> int:
-        """Pixels that the page can be scrolled sideways."""
-        width: int = self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        """Pixels that the page, or a table in it, can be scrolled sideways."""
+        width: int = self.page.evaluate(
+            "Math.max(...[document.documentElement, ...document.querySelectorAll('.tw')].map("
+            "part => part.scrollWidth - part.clientWidth))"
+        )
         return width
+
+    def overlaps(self) -> list[str]:
+        """Statuses that lie on the name of their row."""
+        found: list[str] = self.page.evaluate(
+            """[...document.querySelectorAll('tbody tr:has(th):has(.at-top)')].filter(row => {
+                const name = row.querySelector('th > *')?.getBoundingClientRect()
+                const status = row.querySelector('.at-top > *')?.getBoundingClientRect()
+                return name && status && name.right > status.left && status.right > name.left
+                    && name.bottom > status.top && status.bottom > name.top
+            }).map(row => row.innerText)"""
+        )
+        return found
 
 
 @contextmanager

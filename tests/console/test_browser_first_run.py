@@ -32,6 +32,14 @@ def call(conduit: RunningConduit, key: str, model: str) -> httpx.Response:
     )
 
 
+def refused_at_length(conduit: RunningConduit, key: str) -> httpx.Response:
+    """With the longest name of an error that the list of requests shows."""
+    body = {"model": "acme-chat", "input": "hello", "previous_response_id": "resp_gone"}
+    return httpx.post(
+        f"{conduit.url}/v1/responses", json=body, headers={"Authorization": f"Bearer {key}"}, trust_env=False
+    )
+
+
 def wait_until(true: Callable[[], bool], seconds: float = 10) -> None:
     deadline = time.monotonic() + seconds
     while not true():
@@ -203,6 +211,7 @@ def check_pages(conduit: RunningConduit, browser: Browser, state: object, pages:
                 watched.page.goto(f"{conduit.url}{path}")
                 watched.page.wait_for_timeout(150)
                 assert watched.sideways() <= 0, f"{path} scrolls sideways ({mode})"
+                assert watched.overlaps() == [], f"{path} ({mode})"
                 assert watched.page.locator("h1").count() == 1, path
             assert watched.complaints == [], mode
 
@@ -245,6 +254,7 @@ def test_from_signing_in_to_a_revoked_key() -> None:
         refused = call(conduit, raw, "no-such-model")
         assert refused.status_code == 403
         refused_id = refused.headers["x-request-id"]
+        assert refused_at_length(conduit, raw).status_code == 400
         wait_until(lambda: page.request.get(f"{conduit.url}/requests/{refused_id}").status == 200)
         page.goto(f"{conduit.url}/requests/{refused_id}")
         expect(page.get_by_text("Stopped by the check: Model")).to_be_visible()
