@@ -21,6 +21,7 @@ import httpx
 import uvicorn
 
 from conduit.engines import web
+from conduit.engines.deadlines import DeadlineProtocol
 from tests.harness import sandbox as sandbox_process
 from tests.harness.sandbox import RunningSandbox
 
@@ -137,12 +138,12 @@ class _Server(web.WebServer):
 
 
 @contextmanager
-def serving(app: Any) -> Iterator[str]:
+def serving(app: Any, protocol: type[DeadlineProtocol] = DeadlineProtocol) -> Iterator[str]:
     """The application on a free loopback port, under the server class that `conduit up` runs."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen(512)
-    config = web.config("conduit.asgi:application")
+    config = web.config("conduit.asgi:application", protocol)
     config.app = app
     server = _Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
