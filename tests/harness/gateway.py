@@ -45,6 +45,13 @@ def wait_for(true: Callable[[], bool], seconds: float = 10) -> None:
 
 
 @dataclass
+def early_in_the_minute(seconds: float = 12) -> None:
+    """Rates count calendar minutes: whoever needs so many seconds of one waits for the next where fewer are left."""
+    left = 60 - time.time() % 60
+    if left < seconds:
+        time.sleep(left + 0.5)
+
+
 class RunningGateway:
     """`url` has no path. `app` is the application object, for a look inside."""
 
