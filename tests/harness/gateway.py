@@ -23,6 +23,7 @@ import uvicorn
 from conduit.engines import web
 from conduit.engines.deadlines import DeadlineProtocol
 from tests.harness import sandbox as sandbox_process
+from tests.harness.invoice import read_lines
 from tests.harness.sandbox import RunningSandbox
 
 SANDBOX_MODELS = (
@@ -44,7 +45,6 @@ def wait_for(true: Callable[[], bool], seconds: float = 10) -> None:
         time.sleep(0.01)
 
 
-@dataclass
 def early_in_the_minute(seconds: float = 12) -> None:
     """Rates count calendar minutes: whoever needs so many seconds of one waits for the next where fewer are left."""
     left = 60 - time.time() % 60
@@ -52,6 +52,7 @@ def early_in_the_minute(seconds: float = 12) -> None:
         time.sleep(left + 0.5)
 
 
+@dataclass
 class RunningGateway:
     """`url` has no path. `app` is the application object, for a look inside."""
 
@@ -79,6 +80,10 @@ class RunningGateway:
 
         _, raw = create_key(actor=SYSTEM, name=f"key-{time.monotonic_ns()}", **fields)
         return raw.reveal()
+
+    def sold(self) -> int:
+        """Lines of the provider's invoice: it has one more as soon as a request that it answers slowly is there."""
+        return len(read_lines(self.sandbox.invoice))
 
     def ship(self) -> None:
         """Applies everything the gateway has journalled so far to the ledger."""
