@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import httpx
@@ -267,11 +268,12 @@ def test_a_client_that_leaves_while_it_waits_holds_nothing(gateway: RunningGatew
 
 def test_waiting_requests_are_served_in_the_order_they_came(gateway: RunningGateway) -> None:
     key = gateway.key(budgets=[{"limit_usd": "0.0065", "wait_ms": 20_000}])
+    ask = partial(SPEAKERS["openai"].ask, gateway.url, key, "words: 1", model="sandbox-dear", cap=100)
     slow, quick = ({"x-sandbox-delay-ms": delay} for delay in ("2000", "100"))
     with ThreadPoolExecutor(5) as threads:
-        made = [at_the_provider(gateway, threads, dear, gateway, key, 1, max_tokens=100, headers=slow)]
+        made = [at_the_provider(gateway, threads, ask, headers=slow)]
         for number in range(1, 5):
-            made.append(threads.submit(dear, gateway, key, 1, max_tokens=100, headers=quick))
+            made.append(threads.submit(ask, headers=quick))
             wait_for(lambda number=number: gateway.app.gateway.holds.waiting == number)  # type: ignore[misc]
     sent = [gateway.event(one.result()).time for one in made]
     assert sent == sorted(sent)
