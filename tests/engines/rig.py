@@ -1,7 +1,7 @@
 """`python -m tests.engines.rig`: the real supervisor, engines and web process around an application of a few lines.
 
-So that the supervisor's own behaviour is tested in a second and without the rest of Conduit. /slow answers after two
-seconds, every path with the length of the body.
+So that the supervisor's own behaviour is tested in a second and without the rest of Conduit. Every path answers with
+the length of the body, /slow after two seconds, /begun with its body three seconds after its head.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
             break
     body = str(length).encode()
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    if scope["path"] == "/begun":
+        await asyncio.sleep(3)
     await send({"type": "http.response.body", "body": body})
 
 

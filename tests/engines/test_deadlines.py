@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from conduit.engines import web
 from conduit.engines.deadlines import DeadlineProtocol, Deadlines
 from tests.engines.rig import application
+from tests.harness.gateway import serving
 
 
 class Hasty(DeadlineProtocol):
@@ -20,13 +20,8 @@ class Hasty(DeadlineProtocol):
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = web.WebServer(web.config(application, Hasty))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        yield int(listener.getsockname()[1])
-        server.should_exit = True
-        thread.join(10)
+    with serving(application, Hasty) as url:
+        yield int(url.rpartition(":")[2])
 
 
 def connected(port: int) -> socket.socket:

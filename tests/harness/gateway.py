@@ -21,7 +21,9 @@ import httpx
 import uvicorn
 
 from conduit.engines import web
+from conduit.engines.deadlines import DeadlineProtocol
 from tests.harness import sandbox as sandbox_process
+from tests.harness.invoice import read_lines
 from tests.harness.sandbox import RunningSandbox
 
 SANDBOX_MODELS = (
@@ -41,6 +43,13 @@ def wait_for(true: Callable[[], bool], seconds: float = 10) -> None:
     while not true():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.01)
+
+
+def early_in_the_minute(seconds: float = 12) -> None:
+    """Rates count calendar minutes: whoever needs so many seconds of one waits for the next where fewer are left."""
+    left = 60 - time.time() % 60
+    if left < seconds:
+        time.sleep(left + 0.5)
 
 
 @dataclass
@@ -71,6 +80,10 @@ class RunningGateway:
 
         _, raw = create_key(actor=SYSTEM, name=f"key-{time.monotonic_ns()}", **fields)
         return raw.reveal()
+
+    def sold(self) -> int:
+        """Lines of the provider's invoice: it has one more as soon as a request that it answers slowly is there."""
+        return len(read_lines(self.sandbox.invoice))
 
     def ship(self) -> None:
         """Applies everything the gateway has journalled so far to the ledger."""
@@ -137,12 +150,12 @@ class _Server(web.WebServer):
 
 
 @contextmanager
-def serving(app: Any) -> Iterator[str]:
+def serving(app: Any, protocol: type[DeadlineProtocol] = DeadlineProtocol) -> Iterator[str]:
     """The application on a free loopback port, under the server class that `conduit up` runs."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen(512)
-    config = web.config("conduit.asgi:application")
+    config = web.config("conduit.asgi:application", protocol)
     config.app = app
     server = _Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
+from types import CoroutineType
 from typing import Any
 from uuid import UUID
 
@@ -58,11 +59,15 @@ def left_behind(gateway: RunningGateway) -> list[str]:
     """What no request needs any more: tasks of ours, connections to a provider, holds, waiters."""
     own = gateway.app.gateway
     tasks = asyncio.all_tasks(own._tasks[0].get_loop()) - {*own._tasks, own.idempotent._renewing}
-    strays = [task.get_coro().__qualname__ for task in tasks if "/conduit/" in task.get_coro().cr_code.co_filename]
-    found = [f"task {name}" for name in strays]
+    found = [f"task {coro.__qualname__}" for task in tasks if _is_ours(coro := task.get_coro())]
     found += ["an upstream connection"] * len(own.transport._session.connector._acquired)
     found += [f"{one.held} held of a {one.entry.window} budget" for one in own.holds._all() if one.held]
     return found + ["a request that waits for money"] * len(own.holds._waiting)
+
+
+def _is_ours(coro: Any) -> bool:
+    """The loop makes tasks too, to close generators that were collected: those have no code."""
+    return isinstance(coro, CoroutineType) and "/conduit/" in coro.cr_code.co_filename
 
 
 def limits() -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 
 from conduit.core.ids import uuid7
 from tests.harness import oracle, plugin
-from tests.harness.gateway import RunningGateway, running_gateway
+from tests.harness.gateway import RunningGateway, early_in_the_minute, running_gateway
 from tests.harness.speakers import SPEAKERS, Speaker
 
 
@@ -40,6 +40,12 @@ def module_books(gateway: RunningGateway) -> Iterator[None]:
     """The same once, for a module of many tests that each move a little."""
     yield
     oracle.check(gateway)
+
+
+@pytest.fixture
+def minute() -> None:
+    """The test meets no edge of the minute that rates count."""
+    early_in_the_minute()
 
 
 @pytest.fixture(params=list(SPEAKERS))

@@ -53,20 +53,29 @@ def ending(prompt: int, answer: int) -> bytes:
 
 
 def opened(
-    gateway: RunningGateway, speaker: Speaker, model: str, request_id: str, faults: dict[str, str]
+    gateway: RunningGateway,
+    speaker: Speaker,
+    model: str,
+    request_id: str,
+    faults: dict[str, str],
+    *,
+    key: str = "",
+    text: str = "hello big world",
+    cap: int | None = None,
+    stream: bool = True,
 ) -> socket.socket:
-    """A connection on which a stream has been asked for."""
-    body = json.dumps(speaker.body(model, "hello big world", True, None)).encode()
+    """A connection on which an answer, mostly a stream, has been asked for."""
+    body = json.dumps(speaker.body(model, text, stream, cap)).encode()
     sent = {
         "host": "gateway",
         "content-type": "application/json",
         "content-length": str(len(body)),
-        **speaker.headers(gateway.raw_key, {"x-request-id": request_id, **faults}),
+        **speaker.headers(key or gateway.raw_key, {"x-request-id": request_id, **faults}),
     }
     head = "".join(f"{name}: {value}\r\n" for name, value in sent.items())
     parts = urlsplit(gateway.url)
     connection = socket.create_connection((parts.hostname, parts.port), timeout=20)
-    connection.sendall(f"POST {speaker.address(model, True)} HTTP/1.1\r\n{head}\r\n".encode() + body)
+    connection.sendall(f"POST {speaker.address(model, stream)} HTTP/1.1\r\n{head}\r\n".encode() + body)
     return connection
 
 

@@ -78,12 +78,6 @@ def under_way(gpt: openai.OpenAI, response: Response) -> None:
     wait_for(lambda: gpt.responses.retrieve(response.id).status == "in_progress")
 
 
-def within_a_minute() -> None:
-    """What follows takes less than twelve seconds and meets no edge of the rate's window."""
-    if time.time() % 60 > 48:
-        time.sleep(60.5 - time.time() % 60)
-
-
 @pytest.mark.parametrize("wire", list(PREFIXES))
 def test_it_is_answered_at_once_and_made_meanwhile(
     gateway: RunningGateway, gpt: openai.OpenAI, other: openai.OpenAI, wire: str
@@ -213,8 +207,8 @@ def test_it_counts_among_what_a_key_does_at_once(gateway: RunningGateway) -> Non
         assert sender.responses.create(model="sandbox-echo", input="x", store=False).output_text == "x"
 
 
+@pytest.mark.usefixtures("minute")
 def test_a_rate_refuses_it_at_once_and_is_taken_once(gateway: RunningGateway) -> None:
-    within_a_minute()
     with client(gateway.url, gateway.key(rpm=2, max_parallel=5)) as sender:
         made = [begin(sender, extra_headers={"x-sandbox-delay-ms": "300"}) for _ in range(2)]
         rows = StoredResponse.objects.count()
@@ -230,18 +224,18 @@ def test_a_rate_refuses_it_at_once_and_is_taken_once(gateway: RunningGateway) ->
     }
 
 
+@pytest.mark.usefixtures("minute")
 def test_its_tokens_are_given_back_when_it_has_ended(gateway: RunningGateway) -> None:
-    within_a_minute()
     with client(gateway.url, gateway.key(tpm=1_000)) as sender:
         for _ in range(3):  # each is estimated at more than half of them, and uses thirteen
             begin(sender, max_output_tokens=600)
             wait_for(lambda: gateway.app.gateway.tally.in_flight == 0)
 
 
+@pytest.mark.usefixtures("minute")
 def test_one_that_is_cancelled_before_its_first_step_gives_everything_back(
     gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    within_a_minute()
     wait_for(lambda: gateway.app.gateway.tally.in_flight == 0)
     background = gateway.app.gateway.background
     streamed = responses_background._streamed

@@ -399,13 +399,14 @@ def test_a_dry_run_knows_and_tries_nothing(gateway: RunningGateway, stub: Stub, 
 
 
 def test_metrics_tell_what_is_open(gateway: RunningGateway, stub: Stub, closed: Health) -> None:
-    def told() -> str:
-        time.sleep(1.2)  # once a second
-        return httpx.get(gateway.url + "/metrics", trust_env=False).text
+    def told(number: str) -> bool:
+        """Once a second."""
+        text = httpx.get(gateway.url + "/metrics", trust_env=False).text
+        return f'conduit_breakers_open{{model="m",provider="stub"}} {number}' in text
 
     stub.says = failing()
     for _ in range(FAILURES):
         gateway.chat(model="alone")
-    assert 'conduit_breakers_open{model="m",provider="stub"} 1.0' in told()
+    wait_for(lambda: told("1.0"))
     closed._targets.clear()
-    assert 'conduit_breakers_open{model="m",provider="stub"} 0.0' in told()
+    wait_for(lambda: told("0.0"))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import httpx
@@ -19,6 +20,7 @@ from keys.teams import create_team
 from tests.harness import oracle
 from tests.harness.gateway import RunningGateway, wait_for
 from tests.harness.speakers import SPEAKERS, Speaker
+from tests.proxy.streams import opened
 
 pytestmark = pytest.mark.usefixtures("books")
 
@@ -53,9 +55,7 @@ def test_three_hard_budgets_cost_no_round_trip_in_the_steady_state(gateway: Runn
     key = gateway.key(team=team, budgets=plenty)
     assert Budget.objects.filter(owner_id__in=[owner(key).id, team.id, above.id]).count() == 4
     inner = gateway.app.gateway
-    began = time.monotonic()
-    while time.monotonic() - began < 2.5:  # it learns what it needs in a second
-        assert gateway.chat(key=key, max_tokens=5).status_code == 200
+    _served(gateway, key, 2.5)  # it learns what it needs in a second
     renewals = 0
     real = inner.holds.tick
 
@@ -66,17 +66,25 @@ def test_three_hard_budgets_cost_no_round_trip_in_the_steady_state(gateway: Runn
 
     inner.holds.tick = tick
     try:
-        before, began = inner._bank.questions, time.monotonic()
-        served = 0
-        while time.monotonic() - began < 2.0:
-            assert gateway.chat(key=key, max_tokens=5).status_code == 200
-            served += 1
+        before = inner._bank.questions
+        served = _served(gateway, key, 2.0)
         asked = inner._bank.questions - before
     finally:
         inner.holds.tick = real
     print(f"L1: {served} requests under four hard budgets: {asked} round trips, {renewals} renewals of a second each")
     assert served > 20
     assert asked <= renewals + 1, "only the renewal of each second"
+
+
+def _served(gateway: RunningGateway, key: str, seconds: float) -> int:
+    """How many requests one after another were answered in this time."""
+    body = {"model": "sandbox-echo", "max_tokens": 5, "messages": [{"role": "user", "content": "hello"}]}
+    served, began = 0, time.monotonic()
+    with gateway.client(key) as client:
+        while time.monotonic() - began < seconds:
+            assert client.post("/v1/chat/completions", json=body).status_code == 200
+            served += 1
+    return served
 
 
 def test_what_is_idle_goes_back_and_is_never_more_than_a_hundredth(gateway: RunningGateway) -> None:
@@ -121,9 +129,7 @@ def test_lowering_below_what_is_spent_blocks_at_once(gateway: RunningGateway) ->
     key = gateway.key(budgets=[{"limit_usd": "1"}])
     assert dear(gateway, key, 100, max_tokens=100).status_code == 200
     update_key(owner(key), actor=SYSTEM, changes={"budgets": [{"limit_usd": "0.001"}]})
-    began = time.monotonic()
-    while dear(gateway, key, 1, max_tokens=1).status_code != 429:
-        assert time.monotonic() - began < 5
+    wait_for(lambda: dear(gateway, key, 1, max_tokens=1).status_code == 429)
     wait_for(lambda: not Lease.objects.filter(period__budget__owner_id=owner(key).id, held_nanos__gt=0).exists())
 
 
@@ -215,22 +221,31 @@ def test_a_stream_that_ignores_its_cap_is_cut(gateway: RunningGateway, name: str
 # --- waiting
 
 
+def at_the_provider(
+    gateway: RunningGateway, threads: ThreadPoolExecutor, call: Callable[..., httpx.Response], *args: Any, **fields: Any
+) -> Future[httpx.Response]:
+    """The call, made on another thread: its request has its hold, and the provider has the request."""
+    before = gateway.sold()
+    made = threads.submit(call, *args, **fields)
+    wait_for(lambda: gateway.sold() > before)
+    return made
+
+
 def test_a_request_waits_for_holds_in_flight_and_is_served(gateway: RunningGateway) -> None:
     """Two may cost $0.0058 each and cost a twentieth of that; only one fits at a time."""
     key = gateway.key(budgets=[{"limit_usd": "0.0065"}])
     slow = {"x-sandbox-delay-ms": "300"}
     with ThreadPoolExecutor(2) as threads:
-        first = threads.submit(dear, gateway, key, 10, max_tokens=100, headers=slow)
-        time.sleep(0.1)
+        first = at_the_provider(gateway, threads, dear, gateway, key, 10, max_tokens=100, headers=slow)
         second = threads.submit(dear, gateway, key, 10, max_tokens=100, headers=slow)
     assert (first.result().status_code, second.result().status_code) == (200, 200)
 
 
 def test_a_request_that_waited_in_vain_is_told_to_come_back(gateway: RunningGateway) -> None:
     key = gateway.key(budgets=[{"limit_usd": "0.0065", "wait_ms": 100}])
-    with ThreadPoolExecutor(2) as threads:
-        first = threads.submit(dear, gateway, key, 10, max_tokens=100, headers={"x-sandbox-delay-ms": "1500"})
-        time.sleep(0.4)
+    slow = {"x-sandbox-delay-ms": "1500"}
+    with ThreadPoolExecutor(1) as threads:
+        first = at_the_provider(gateway, threads, dear, gateway, key, 10, max_tokens=100, headers=slow)
         second = dear(gateway, key, 10, max_tokens=100)
     assert code(second) == (429, "budget_busy")
     assert int(second.headers["retry-after"]) >= 1
@@ -239,34 +254,29 @@ def test_a_request_that_waited_in_vain_is_told_to_come_back(gateway: RunningGate
 
 def test_a_client_that_leaves_while_it_waits_holds_nothing(gateway: RunningGateway) -> None:
     key = gateway.key(budgets=[{"limit_usd": "0.0065", "wait_ms": 20_000}])
-    with ThreadPoolExecutor(2) as threads:
-        first = threads.submit(dear, gateway, key, 10, max_tokens=100, headers={"x-sandbox-delay-ms": "1500"})
-        time.sleep(0.4)
-        body = {"model": "sandbox-dear", "max_tokens": 100, "messages": [{"role": "user", "content": "words: 10"}]}
-        with gateway.client(key) as client, pytest.raises(httpx.ReadTimeout):
-            client.post("/v1/chat/completions", json=body, timeout=0.3)
-        wait_for(lambda: not gateway.app.gateway.holds.waiting)
+    slow, holds = {"x-sandbox-delay-ms": "1500"}, gateway.app.gateway.holds
+    with ThreadPoolExecutor(1) as threads:
+        first = at_the_provider(gateway, threads, dear, gateway, key, 10, max_tokens=100, headers=slow)
+        leaving = {"key": key, "text": "words: 10", "cap": 100, "stream": False}
+        with opened(gateway, SPEAKERS["openai"], "sandbox-dear", "leaves-the-queue", {}, **leaving):
+            wait_for(lambda: holds.waiting == 1)
+        wait_for(lambda: not holds.waiting)
+        assert not first.done()
     assert first.result().status_code == 200
     assert dear(gateway, key, 10, max_tokens=100).status_code == 200
 
 
 def test_waiting_requests_are_served_in_the_order_they_came(gateway: RunningGateway) -> None:
     key = gateway.key(budgets=[{"limit_usd": "0.0065", "wait_ms": 20_000}])
-    order: list[int] = []
-    lock = threading.Lock()
-
-    def ask(number: int) -> None:
-        assert dear(gateway, key, 1, max_tokens=100, headers={"x-sandbox-delay-ms": "150"}).status_code == 200
-        with lock:
-            order.append(number)
-
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(5)]
-    for thread in threads:
-        thread.start()
-        time.sleep(0.1)
-    for thread in threads:
-        thread.join()
-    assert order == sorted(order)
+    ask = partial(SPEAKERS["openai"].ask, gateway.url, key, "words: 1", model="sandbox-dear", cap=100)
+    slow, quick = ({"x-sandbox-delay-ms": delay} for delay in ("2000", "100"))
+    with ThreadPoolExecutor(5) as threads:
+        made = [at_the_provider(gateway, threads, ask, headers=slow)]
+        for number in range(1, 5):
+            made.append(threads.submit(ask, headers=quick))
+            wait_for(lambda number=number: gateway.app.gateway.holds.waiting == number)  # type: ignore[misc]
+    sent = [gateway.event(one.result()).time for one in made]
+    assert sent == sorted(sent)
 
 
 # --- what may have been billed
@@ -330,8 +340,7 @@ def test_an_exclusive_request_takes_all_that_is_left_and_runs_alone(gateway: Run
     key = gateway.key(budgets=[{"limit_usd": "1", "unbounded": "exclusive", "wait_ms": 10_000}])
     slow = {"x-sandbox-delay-ms": "500"}
     with ThreadPoolExecutor(3) as threads:
-        one = threads.submit(gateway.chat, key=key, headers=slow, **SEARCHED)
-        time.sleep(0.2)
+        one = at_the_provider(gateway, threads, gateway.chat, key=key, headers=slow, **SEARCHED)
         others = [threads.submit(gateway.chat, key=key, headers=slow, **more) for more in (SEARCHED, {})]
         answers = [future.result() for future in (one, *others)]
     assert [answer.status_code for answer in answers] == [200, 200, 200]
@@ -355,12 +364,10 @@ def test_a_soft_policy_lets_an_unbounded_request_pass_and_counts_it(gateway: Run
 def test_a_whole_answer_is_read_to_its_end_when_its_client_left_so_that_its_cost_is_known(
     gateway: RunningGateway,
 ) -> None:
-    key = gateway.key(budgets=[{"limit_usd": "1"}])
-    body = {"model": "sandbox-dear", "max_tokens": 100, "messages": [{"role": "user", "content": "words: 100"}]}
-    request_id = "left-before-the-answer"
-    headers = {"x-sandbox-delay-ms": "700", "x-request-id": request_id}
-    with gateway.client(key) as client, pytest.raises(httpx.ReadTimeout):
-        client.post("/v1/chat/completions", json=body, headers=headers, timeout=0.3)
+    asked = {"key": gateway.key(budgets=[{"limit_usd": "1"}]), "text": "words: 100", "cap": 100, "stream": False}
+    request_id, before = "left-before-the-answer", gateway.sold()
+    with opened(gateway, SPEAKERS["openai"], "sandbox-dear", request_id, {"x-sandbox-delay-ms": "700"}, **asked):
+        wait_for(lambda: gateway.sold() > before)
     (event,) = gateway.events(request_id)
     assert (event.outcome, event.status, event.exactness) == ("cancelled", 499, "exact")
     billed = oracle.billed(gateway, event.id).nanos

@@ -123,6 +123,7 @@ def test_a_credential_that_the_provider_rejects_is_passed_over_from_then_on(
     gateway.app.gateway.breaker.trips.clear()
 
 
+@pytest.mark.usefixtures("minute")
 def test_counting_stays_within_the_keys_limits(gateway: RunningGateway) -> None:
     key = gateway.key(rpm=1)
     first, second = (ask(gateway, "anthropic", "anthropic/sandbox-echo", key=key) for _ in range(2))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
@@ -24,10 +25,20 @@ def locked(gateway: RunningGateway, database_url: str) -> Iterator[None]:
     gateway.refresh()  # no change is on its way that would make the gateway forget its keys
     assert gateway.chat().status_code == 200  # its key is known from here on
     with psycopg.connect(database_url) as holder:
-        holder.execute(f"LOCK TABLE {TABLES} IN ACCESS EXCLUSIVE MODE")
+        wait_for(lambda: _held(holder))
         yield
         holder.rollback()
     wait_for(lambda: gateway.app.gateway.database_away() == 0)
+
+
+def _held(holder: psycopg.Connection[Any]) -> bool:
+    """All at once or none: who waits for one table while it holds another is in a deadlock with whoever writes both."""
+    try:
+        holder.execute(f"LOCK TABLE {TABLES} IN ACCESS EXCLUSIVE MODE NOWAIT")
+    except psycopg.errors.LockNotAvailable:
+        holder.rollback()
+        return False
+    return True
 
 
 def test_an_unknown_key_is_refused_in_time_while_the_database_hangs(gateway: RunningGateway, locked: None) -> None:

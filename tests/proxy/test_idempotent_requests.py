@@ -179,7 +179,7 @@ def test_whoever_will_not_wait_longer_is_told_when_to_come_back(
         first = threads.submit(speaker.ask, gateway.url, key, headers={**sent, **SLOW})
         wait_for(under_way)
         for url in (gateway.url, second):
-            early = speaker.ask(url, key, headers={**sent, "x-conduit-timeout": "0.3"})
+            early = speaker.ask(url, key, headers={**sent, "x-conduit-timeout": "0.1"})
             assert (early.status_code, int(early.headers["retry-after"]) >= 1) == (409, True)
             if speaker.name == "openai":
                 assert early.json()["error"]["code"] == "idempotency_in_flight"

@@ -23,6 +23,7 @@ from tests.harness.gateway import RunningGateway, wait_for
 from tests.harness.invoice import read_invoice, read_lines
 from tests.harness.sandbox import KEY
 from tests.harness.speakers import PREFIXES, SPEAKERS, Speaker, client
+from tests.proxy.streams import opened
 
 pytestmark = pytest.mark.usefixtures("books")
 HELLO = 10 * 150 + 3 * 600
@@ -244,7 +245,7 @@ def test_what_may_have_been_billed_is_sent_again_and_both_are_booked(
     targets = [(gateway.provider(f"sandbox{kind}"), "sandbox-echo") for kind in ("", "-anthropic")]
     gateway.route(name, *targets)
     headers = {
-        "timeout": {"x-sandbox-hang": "headers", "x-conduit-timeout": "0.2"},
+        "timeout": {"x-sandbox-hang": "headers", "x-conduit-timeout": "0.5"},
         "cut": {"x-sandbox-cut-after-bytes": "20"},
         "malformed": {"x-sandbox-malformed": "json"},
     }[fault]
@@ -256,7 +257,7 @@ def test_what_may_have_been_billed_is_sent_again_and_both_are_booked(
     assert {event.outcome for event in (first, last)} == {"error"}
     assert {event.exactness for event in (first, last)} == {"estimated"}
     assert min(first.cost_nanos, last.cost_nanos) > 0
-    assert len(read_invoice(gateway.sandbox.invoice)) == before + 2
+    wait_for(lambda: len(read_invoice(gateway.sandbox.invoice)) == before + 2)
 
 
 def test_a_request_that_the_provider_refuses_is_not_sent_again(gateway: RunningGateway) -> None:
@@ -300,8 +301,8 @@ def test_a_client_that_leaves_closes_the_upstream_and_pays_for_what_was_streamed
     settled = time.time()
     billed = oracle.billed(gateway, event.id)
     closed = max(_seconds(line["time"]) for line in _bills(gateway, event.id))
-    assert closed - left <= 0.5, "the upstream went on"
-    assert settled - left <= 1.5
+    assert closed - left < 2, "the upstream went on"  # for eight seconds
+    assert settled - left < 4
     streamed = len(text.split())
     assert streamed >= 8
     assert (event.outcome, event.status, event.exactness) == ("cancelled", 499, "estimated")
@@ -318,13 +319,12 @@ def _seconds(time_text: object) -> float:
 
 def test_a_client_that_leaves_before_the_answer_closes_the_upstream(gateway: RunningGateway, speaker: Speaker) -> None:
     request_id = f"early-{speaker.name}"
-    headers = speaker.headers(gateway.raw_key, {"x-request-id": request_id, "x-sandbox-delay-ms": "5000"})
-    path, body = speaker.address("sandbox-echo", False), speaker.body("sandbox-echo", "hello big world", False, None)
-    began = time.monotonic()
-    with pytest.raises(httpx.ReadTimeout):
-        httpx.post(gateway.url + path, json=body, headers=headers, timeout=0.3, verify=False)
+    late, before = {"x-sandbox-delay-ms": "20000"}, gateway.sold()
+    with opened(gateway, speaker, "sandbox-echo", request_id, late, stream=False):
+        wait_for(lambda: gateway.sold() > before)
+    left = time.monotonic()
     (event,) = gateway.events(request_id)
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - left < 10
     assert (event.outcome, event.status) == ("cancelled", 499)
     assert oracle.billed(gateway, event.id).nanos <= event.cost_nanos
 

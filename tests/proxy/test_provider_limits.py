@@ -15,16 +15,9 @@ from providers.models import Provider
 from providers.providers import update_provider
 from tests.harness.gateway import RunningGateway, wait_for
 from tests.harness.sandbox import KEY
-from tests.harness.speakers import Speaker
+from tests.harness.speakers import SPEAKERS, Speaker
 
-pytestmark = pytest.mark.usefixtures("books")
-
-
-@pytest.fixture(autouse=True)
-def early_in_the_minute() -> None:
-    """A test must not straddle two minutes: each is a limit of its own."""
-    if time.time() % 60 > 48:
-        time.sleep(60.5 - time.time() % 60)
+pytestmark = pytest.mark.usefixtures("books", "minute")
 
 
 def provider(**limits: int) -> Provider:
@@ -120,8 +113,9 @@ def test_parallel_requests_of_an_owner_are_bounded_and_given_back(gateway: Runni
     credential(row, **({"max_parallel": 2} if owner == "credential" else {}))
     name = route(gateway, row)
     with ThreadPoolExecutor(6) as threads:
-        slow = {"x-sandbox-delay-ms": "1000"}
-        statuses = list(threads.map(lambda _: gateway.chat(model=name, headers=slow).status_code, range(6)))
+        slow, ask = {"x-sandbox-delay-ms": "1000"}, SPEAKERS["openai"].ask  # whose client is there
+        answers = threads.map(lambda _: ask(gateway.url, gateway.raw_key, model=name, headers=slow), range(6))
+        statuses = [answer.status_code for answer in answers]
     assert sorted(statuses) == [200, 200, 429, 429, 429, 429]
     wait_for(lambda: gateway.chat(model=name).status_code == 200)
 
@@ -131,10 +125,10 @@ def test_a_streams_place_is_held_until_its_end(gateway: RunningGateway, speaker:
     credential(row)
     name = route(gateway, row)
     with ThreadPoolExecutor(1) as threads:
-        gaps = {"x-sandbox-chunk-gap-ms": "500"}
+        gaps, before = {"x-sandbox-chunk-gap-ms": "500"}, gateway.sold()
         streaming = threads.submit(speaker.stream, gateway.url, gateway.raw_key, model=name, headers=gaps)
-        wait_for(lambda: gateway.app.gateway.tally.in_flight == 1)
-        wait_for(lambda: gateway.chat(model=name).status_code == 429)
+        wait_for(lambda: gateway.sold() > before)
+        assert gateway.chat(model=name).status_code == 429
         assert streaming.result()[1].ended
     wait_for(lambda: gateway.chat(model=name).status_code == 200)
 

@@ -64,7 +64,7 @@ def test_a_client_that_does_not_read_stops_its_provider(gateway: RunningGateway,
             assert (b"[DONE]" if dialect == "openai" else b"message_stop") in tail, "silence that is ours was counted"
         (event,) = gateway.events(f"{name}-pressure")
         assert event.outcome == "ok"
-        assert upstream.sent == len(HEAD) + len(PIECE) * WHOLE + len(ending(10, 3))
+        wait_for(lambda: upstream.sent == len(HEAD) + len(PIECE) * WHOLE + len(ending(10, 3)))
 
 
 def test_a_client_that_never_reads_is_disconnected(gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch) -> None:
