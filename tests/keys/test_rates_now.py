@@ -25,7 +25,7 @@ def scope(rpm: int | None = None, tpm: int | None = None, parallel: int | None =
     return RateScope("key", uuid.uuid4(), "test", rpm, tpm, parallel)
 
 
-async def test_the_counters_of_every_worker_are_shown(valkey_url: str) -> None:
+async def test_the_counters_of_every_worker_are_shown(valkey_url: str, patient: None) -> None:
     if time.time() % 60 > 50:  # a minute is a limit of its own
         await asyncio.sleep(60.5 - time.time() % 60)
     client = Redis.from_url(valkey_url)
@@ -47,7 +47,7 @@ async def test_the_counters_of_every_worker_are_shown(valkey_url: str) -> None:
         await client.aclose()
 
 
-async def test_slots_of_a_worker_that_died_count_no_more(valkey_url: str) -> None:
+async def test_slots_of_a_worker_that_died_count_no_more(valkey_url: str, patient: None) -> None:
     client, limited = Redis.from_url(valkey_url), scope(parallel=8)
     await client.hset(f"conduit:par:{limited.id}", mapping={"dead": f"5 {int(time.time() - 1) * 1000}"})  # type: ignore[misc]
     await client.hset(f"conduit:par:{limited.id}", mapping={"live": f"3 {int(time.time() + 60) * 1000}"})  # type: ignore[misc]
@@ -82,6 +82,12 @@ def test_what_is_held_is_shown_by_worker_and_sums_up_to_the_budget_s(db: None) -
         ("lifetime", "", 7, 0),
     ]
     assert sum(one.lent_nanos for one in found) == current(OwnerKind.KEY, key.id)[0].held_nanos
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page waits longer than it does for people."""
+    monkeypatch.setattr("keys.rates_now.DEADLINE", 15.0)
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from pytest_django.fixtures import Settings
 
 from conduit.core import keyring
 from providers import aws as aws_calls
-from providers import sources, supply
+from providers import sources, supply, tokens
 from tests.harness.aws_server import running_aws
 from tests.harness.sandbox import RunningSandbox, running_sandbox
 from tests.harness.vault_server import VaultServer, running_vault
@@ -104,6 +104,9 @@ def aws_process() -> Iterator[str]:
 def aws(aws_process: str, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> str:
     """AWS on loopback, with an identity of the gateway's own."""
     aws_calls._own_client.cache_clear()
+    monkeypatch.setattr(aws_calls, "SECONDS", 30.0)  # the first call of a service waits until moto has loaded it
+    for kept in (sources.secrets, tokens.minted):
+        monkeypatch.setattr(kept, "_seconds", 30.0)
     settings.CONDUIT_AWS_ENDPOINT = aws_process
     for name, text in {"ACCESS_KEY_ID": "AKIAGATEWAY", "SECRET_ACCESS_KEY": "own", "REGION": "eu-west-1"}.items():
         monkeypatch.setenv(f"AWS_{name}", text)

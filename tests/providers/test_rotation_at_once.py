@@ -79,13 +79,14 @@ def test_the_data_planes_verdict_does_not_wait_long_for_its_turn(
     main = a_credential()
     rotation.begin(main, actor=ALICE, fields=fields("sk-sandbox-new-51d0c7e8a2f4"), canary=Canary())
     monkeypatch.setattr(versions, "LOCK_WAIT", "100ms")
-    held, over = threading.Event(), threading.Event()
+    held, over, free = threading.Event(), threading.Event(), threading.Event()
 
     def hold() -> None:
         with transaction.atomic():
             audit.lock()
             held.set()
             over.wait(60)
+        free.set()
 
     def give_up() -> None:
         held.wait(30)
@@ -94,6 +95,7 @@ def test_the_data_planes_verdict_does_not_wait_long_for_its_turn(
                 rotation.roll_back_failed(main.id, 2, "401")
         finally:
             over.set()
+        free.wait(30)
         assert rotation.roll_back_failed(main.id, 2, "401")
 
     at_once(hold, give_up)

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import tempfile
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,21 @@ async def _post(client: httpx.AsyncClient, body: dict[str, Any], **faults: objec
     return attempt, await client.post("/v1/chat/completions", json=body, headers=headers)
 
 
-async def _read_until_it_breaks(
-    client: httpx.AsyncClient, headers: dict[str, str], body: dict[str, Any], got: list[bytes], kill: int = 0
+async def _read_until_it_breaks(  # noqa: PLR0913 (what is asked, and how it ends)
+    client: httpx.AsyncClient,
+    headers: dict[str, str],
+    body: dict[str, Any],
+    got: list[bytes],
+    *,
+    patience: float = 15,
+    kill: int = 0,
 ) -> Exception | None:
-    """Gathers the body's pieces in `got`; the error that ended it. `kill` is a process to end by then."""
+    """Gathers the body's pieces in `got`; the error that ended it, a timeout after `patience` seconds of silence.
+    `kill` is a process to end by then."""
     try:
-        async with client.stream("POST", "/v1/chat/completions", json=body, headers=headers, timeout=0.4) as answer:
+        async with client.stream(
+            "POST", "/v1/chat/completions", json=body, headers=headers, timeout=patience
+        ) as answer:
             async for piece in answer.aiter_raw():
                 got.append(piece)
                 if kill and len(got) == 10:
@@ -57,12 +67,12 @@ async def _read_until_it_breaks(
 
 async def _settled(sandbox: RunningSandbox, attempt: str) -> Billed:
     """The attempt's bill, once it is final."""
-    for _ in range(200):
-        billed = read_invoice(sandbox.invoice).get(attempt)
-        if billed is not None and billed.final:
-            return billed
-        await asyncio.sleep(0.01)
-    raise AssertionError("no final line")
+    async with asyncio.timeout(15):
+        while True:
+            billed = read_invoice(sandbox.invoice).get(attempt)
+            if billed is not None and billed.final:
+                return billed
+            await asyncio.sleep(0.01)
 
 
 async def test_a_plain_answer_is_billed_to_the_nano_dollar(client: httpx.AsyncClient, sandbox: RunningSandbox) -> None:
@@ -91,13 +101,15 @@ async def test_a_client_that_leaves_pays_only_for_what_left(
     client: httpx.AsyncClient, sandbox: RunningSandbox, pays_on: bool
 ) -> None:
     attempt, headers = _headers(tokens=200, chunk_gap_ms=20, bill_after_cancel=int(pays_on))
+    began = time.monotonic()
     async with client.stream("POST", "/v1/chat/completions", json=_body(stream=True), headers=headers) as answer:
         lines = answer.aiter_lines()
         for _ in range(10):
             await anext(lines)
+    sent = int((time.monotonic() - began) / 0.02)  # at most, until it left
     billed = await _settled(sandbox, attempt)
     count = billed.units["output_tokens"]
-    assert count == 200 if pays_on else 1 <= count <= 15
+    assert count == 200 if pays_on else 1 <= count <= min(sent + 5, 199)
     assert billed.nanos == 10 * INPUT + count * OUTPUT
 
 
@@ -136,7 +148,8 @@ async def test_a_hang_says_nothing_more_until_the_client_leaves(
 ) -> None:
     attempt, headers = _headers(hang=hang, tokens=10)
     got: list[bytes] = []
-    error = await _read_until_it_breaks(client, headers, _body(stream=stream), got)
+    patience = 0.4 if hang == "headers" else 2  # what comes before the silence may be slow to come
+    error = await _read_until_it_breaks(client, headers, _body(stream=stream), got, patience=patience)
     assert isinstance(error, httpx.ReadTimeout)
     assert bool(got) == (hang == "body")
     expected = 0 if hang == "headers" else 5 if stream else 10
