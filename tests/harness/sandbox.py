@@ -41,7 +41,7 @@ def running_sandbox(folder: Path | None = None, faults: dict[str, object] | None
             finally:
                 process.terminate()
                 try:
-                    process.wait(5)
+                    process.wait(30)
                 except subprocess.TimeoutExpired:
                     process.kill()
                     raise
