@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Error, expect
+from playwright.sync_api import Browser, Error, Page, expect
 
 from tests.console.running import RunningConduit, Watched, chromium, look, running_conduit
 from tests.harness.sandbox import running_sandbox
@@ -27,24 +27,29 @@ SET_PRICE = ("prices", "set", "sandbox-echo", "--rate", "input=10", "--rate", "o
 
 def call(conduit: RunningConduit, key: str, model: str) -> httpx.Response:
     body = {"model": model, "messages": [{"role": "user", "content": "hello"}]}
-    return httpx.post(
-        f"{conduit.url}/v1/chat/completions", json=body, headers={"Authorization": f"Bearer {key}"}, trust_env=False
-    )
+    headers = {"Authorization": f"Bearer {key}"}
+    return httpx.post(f"{conduit.url}/v1/chat/completions", json=body, headers=headers, trust_env=False, timeout=20)
 
 
 def refused_at_length(conduit: RunningConduit, key: str) -> httpx.Response:
     """With the longest name of an error that the list of requests shows."""
     body = {"model": "acme-chat", "input": "hello", "previous_response_id": "resp_gone"}
-    return httpx.post(
-        f"{conduit.url}/v1/responses", json=body, headers={"Authorization": f"Bearer {key}"}, trust_env=False
-    )
+    headers = {"Authorization": f"Bearer {key}"}
+    return httpx.post(f"{conduit.url}/v1/responses", json=body, headers=headers, trust_env=False, timeout=20)
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
     while not true():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.1)
+
+
+def land(conduit: RunningConduit, page: Page, answer: httpx.Response) -> None:
+    """Opens the request's page, once the ledger has it."""
+    url = f"{conduit.url}/requests/{answer.headers['x-request-id']}"
+    wait_until(lambda: page.request.get(url).status == 200)
+    page.goto(url)
 
 
 def sign_in(conduit: RunningConduit, watched: Watched) -> None:
@@ -153,7 +158,7 @@ def rotate(conduit: RunningConduit, watched: Watched, old: str) -> str:
     page.get_by_role("link", name="Go to the key").click()
     expect(page.get_by_role("heading", name="Versions")).to_be_visible()
     assert raw not in page.content()
-    expect(page.get_by_text("Still used: 1 request in the last hour, from 127.0.0.1")).to_be_visible(timeout=20_000)
+    expect(page.get_by_text("Still used: 1 request in the last hour, from 127.0.0.1")).to_be_visible()
     page.get_by_role("button", name="End it now…").click()
     page.get_by_role("button", name="End v1").click()
     expect(page.get_by_text("The old secret of acme-app has ended")).to_be_visible()
@@ -232,7 +237,7 @@ def test_from_signing_in_to_a_revoked_key() -> None:
         )
         assert '"content":"hello"' in printed.stdout.replace(" ", "")
         page.goto(f"{conduit.url}/first-run")
-        expect(page.get_by_text("your request landed: 200")).to_be_visible(timeout=15_000)
+        expect(page.get_by_text("your request landed: 200")).to_be_visible()
 
         provider = add_provider(conduit, watched, upstream.url)
         conduit.command("-m", "conduit.cli", *SET_PRICE)
@@ -242,21 +247,19 @@ def test_from_signing_in_to_a_revoked_key() -> None:
         wait_until(lambda: call(conduit, raw, "acme-chat").status_code == 200)
         answer = call(conduit, raw, "acme-chat")
         assert answer.json()["choices"][0]["message"]["content"] == "hello"
-        expect(page.get_by_text("The first request landed")).to_be_visible(timeout=15_000)
+        expect(page.get_by_text("The first request landed")).to_be_visible()
         leave_secret(conduit, watched, raw)
 
-        expect(page.locator("#figures")).to_contain_text("exactly $0.000", timeout=15_000)
-        page.goto(f"{conduit.url}/requests/{answer.headers['x-request-id']}")
+        expect(page.locator("#figures")).to_contain_text("exactly $0.000")
+        land(conduit, page, answer)
         expect(page.get_by_text(f"exactly {COST}")).to_be_visible()
         expect(page.locator("tfoot").filter(has_text="Settled")).to_contain_text(COST)
         key_page = page.get_by_role("link", name="acme-app").get_attribute("href") or ""
 
         refused = call(conduit, raw, "no-such-model")
         assert refused.status_code == 403
-        refused_id = refused.headers["x-request-id"]
         assert refused_at_length(conduit, raw).status_code == 400
-        wait_until(lambda: page.request.get(f"{conduit.url}/requests/{refused_id}").status == 200)
-        page.goto(f"{conduit.url}/requests/{refused_id}")
+        land(conduit, page, refused)
         expect(page.get_by_text("Stopped by the check: Model")).to_be_visible()
 
         explore(conduit, watched)
@@ -265,7 +268,7 @@ def test_from_signing_in_to_a_revoked_key() -> None:
         raw = rotate(conduit, watched, raw)
         disable_and_undo(conduit, watched, raw)
         revoke(watched)
-        wait_until(lambda: call(conduit, raw, "acme-chat").status_code == 401, seconds=1.5)
+        wait_until(lambda: call(conduit, raw, "acme-chat").status_code == 401)
         assert watched.complaints == []
 
         pages = ["/", "/requests?range=24h", "/keys", "/keys/new", key_page, "/providers", f"/providers/{provider}"]
@@ -279,6 +282,11 @@ def test_from_signing_in_to_a_revoked_key() -> None:
         pages += ["/routes", "/routes/new", "/system", "/first-run", f"/requests/{answer.headers['x-request-id']}"]
         pages += ["/budgets", "/budgets?of=customers", "/budgets?of=providers", "/budgets/raise"]
         pages += [f"/providers/{provider}/limits"]
-        pages += [f"/requests/{refused_id}", "/usage", "/usage?group=key&sub=model&metric=latency", "/usage?group=tag"]
+        pages += [
+            f"/requests/{refused.headers['x-request-id']}",
+            "/usage",
+            "/usage?group=key&sub=model&metric=latency",
+            "/usage?group=tag",
+        ]
         pages += ["/requests?range=24h&model=sandbox-echo"]
         check_pages(conduit, browser, own.storage_state(), pages)

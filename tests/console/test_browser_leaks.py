@@ -76,7 +76,7 @@ def test_a_leaked_key_is_found_replaced_and_shrunk() -> None:
         check_pages(conduit, browser, own.storage_state(), ["/self"])
         sign_in(conduit, watched)
         raw = replace(conduit, watched)
-        wait_until(lambda: call(conduit, conduit.key, "sandbox-echo").status_code == 401, seconds=1.5)
+        wait_until(lambda: call(conduit, conduit.key, "sandbox-echo").status_code == 401)
         assert call(conduit, raw, "sandbox-echo").status_code == 200
         watched.page.goto(f"{conduit.url}/self")
         expect(watched.page.get_by_role("button", name="Show my key")).to_be_visible()

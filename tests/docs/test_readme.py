@@ -20,7 +20,7 @@ SDKS = {"openai": "OpenAI(", "anthropic": "Anthropic(", "google-genai": "genai.C
 
 def _run(command: list[str], gateway: RunningGateway, **more: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "CONDUIT_KEY": gateway.raw_key, **more}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=pages.ROOT, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=pages.ROOT, timeout=300)
 
 
 @pytest.mark.sdk

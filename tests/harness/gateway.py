@@ -37,7 +37,7 @@ SANDBOX_MODELS = (
 )
 
 
-def wait_for(true: Callable[[], bool], seconds: float = 10) -> None:
+def wait_for(true: Callable[[], bool], seconds: float = 30) -> None:
     """Polls until it is true; an AssertionError when it does not become so in time."""
     deadline = time.monotonic() + seconds
     while not true():
@@ -100,9 +100,9 @@ class RunningGateway:
         """Returns once the gateway works from the configuration that is committed now."""
         from conduit.core.models import Epoch
 
-        wanted = Epoch.objects.values_list("snapshot", "keys").get(id=1)
-        watcher = self.app.gateway._watcher
-        wait_for(lambda: (watcher._epochs["snapshot"], watcher._epochs["keys"]) >= wanted)
+        wanted = Epoch.objects.values("snapshot", "keys").get(id=1)
+        known = self.app.gateway._watcher._epochs
+        wait_for(lambda: all(known[name] >= epoch for name, epoch in wanted.items()))
 
     def route(self, name: str, *targets: tuple[Any, str], **fields: Any) -> Any:
         """A route over (provider, model) targets, the first with the first priority."""
