@@ -201,7 +201,7 @@ class Installation:
             missing = request_ids - {event["request_id"] for event in found}
             return not missing and not self.invoice().keys() - {event["id"] for event in found}
 
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not there():
             missing = request_ids - {event["request_id"] for event in found}
             unknown = self.invoice().keys() - {event["id"] for event in found}
