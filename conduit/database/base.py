@@ -15,14 +15,16 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> psycopg.Connection[Any]:
         """Raises psycopg.OperationalError (PoolTimeout after the pool's timeout)."""
-        until = monotonic() + self.pool.timeout
+        began = monotonic()
         while True:
             connection: psycopg.Connection[Any] = super().get_new_connection(conn_params)
+            if self.pool is None:  # maintenance, beside the database
+                return connection
             try:
                 self.pool.check_connection(connection)
-            except psycopg.OperationalError:
+            except psycopg.Error:
                 self.pool.putconn(connection)  # replaces it
-                if monotonic() > until:
+                if monotonic() - began > self.pool.timeout:
                     raise
             else:
                 return connection
