@@ -27,7 +27,7 @@ from tests.harness.gateway import wait_for
 from tests.harness.invoice import Billed, read_invoice
 from tests.harness.ports import free_port
 
-READY = 60.0  # seconds
+READY = 180.0  # seconds: longer than it waits itself before it says what is amiss
 
 
 @dataclass
@@ -141,7 +141,7 @@ class Installation:
             f"{self.url}/api/v1{path}",
             json=body,
             headers={"authorization": f"Bearer {self.token}"},
-            timeout=30,
+            timeout=60,
             trust_env=False,
             verify=False,
         )
@@ -201,7 +201,7 @@ class Installation:
             missing = request_ids - {event["request_id"] for event in found}
             return not missing and not self.invoice().keys() - {event["id"] for event in found}
 
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 90  # after a start its shipper comes last
         while not there():
             missing = request_ids - {event["request_id"] for event in found}
             unknown = self.invoice().keys() - {event["id"] for event in found}

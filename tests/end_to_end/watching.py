@@ -34,11 +34,14 @@ class Watcher:
         self.environments: dict[str, bytes] = {}
         self.cores: dict[str, str] = {}
         self._ended = threading.Event()
+        self._listening = threading.Barrier(3)  # Valkey's and PostgreSQL's, and who starts them
         self._threads = [threading.Thread(target=one) for one in (self._valkey, self._postgres, self._tree)]
 
     def start(self) -> None:
+        """Nothing that happens from here on is missed."""
         for thread in self._threads:
             thread.start()
+        self._listening.wait(20)
 
     def close(self) -> None:
         self._ended.set()
@@ -52,6 +55,8 @@ class Watcher:
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(path)
             client.sendall(b"MONITOR\r\n")
+            self.commands += client.recv(1 << 20)  # it says that it begins
+            self._listening.wait(20)
             client.settimeout(EVERY)
             while not self._ended.is_set():
                 with suppress(TimeoutError):
@@ -61,6 +66,7 @@ class Watcher:
         with self.conduit.database() as connection:
             connection.autocommit = True
             connection.execute("LISTEN conduit")
+            self._listening.wait(20)
             while not self._ended.is_set():
                 self.announced += [notice.payload for notice in connection.notifies(timeout=EVERY)]
                 self.statements |= {row[0] for row in connection.execute("SELECT query FROM pg_stat_activity")}
@@ -68,7 +74,8 @@ class Watcher:
     def _tree(self) -> None:
         while not self._ended.wait(5 * EVERY):
             for one in self.conduit.processes():
-                with suppress(psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError):
+                # gone before its limits are opened, or before they are read
+                with suppress(psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError, ProcessLookupError):
                     name = f"{one.pid} {one.name()}"
                     self.processes[name] = " ".join(one.cmdline()).encode()
                     self.environments[name] = json.dumps(one.environ()).encode()
@@ -85,8 +92,8 @@ def _largest_core(pid: int) -> str:
 @contextmanager
 def watched(conduit: Installation) -> Iterator[Watcher]:
     watcher = Watcher(conduit)
-    watcher.start()
     try:
+        watcher.start()
         yield watcher
     finally:
         watcher.close()
