@@ -16,8 +16,10 @@ import uuid
 from typing import Any
 
 import django
+import structlog
 
 django.setup(set_prefix=False)
+structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # standard output is for the answer
 
 from redis.asyncio import Redis  # noqa: E402 (after setup)
 
@@ -72,7 +74,7 @@ async def main() -> None:
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     plan = json.loads(sys.stdin.readline())
-    valkey = Redis.from_url(plan["valkey"], socket_timeout=5, socket_connect_timeout=5)
+    valkey = Redis.from_url(plan["valkey"], socket_timeout=30, socket_connect_timeout=30)
     worker = Worker(plan, valkey)
     await worker.run()
     await valkey.aclose()

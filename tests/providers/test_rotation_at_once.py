@@ -48,7 +48,8 @@ def a_beginning(credential: Credential, text: str) -> Callable[[], Rotation]:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_of_steps_at_the_same_moment_exactly_one_wins(sandbox: RunningSandbox) -> None:
+def test_of_steps_at_the_same_moment_exactly_one_wins(sandbox: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(versions, "LOCK_WAIT", "30s")  # each has its turn, however slow the others are
     main = a_credential()
     found = at_once(*(a_beginning(main, f"sk-sandbox-new-{number}-51d0c7e8") for number in range(5)))
     (won,) = [one for one in found if isinstance(one, Rotation)]

@@ -92,7 +92,7 @@ def test_a_row_is_all_that_a_new_vendor_needs(upstream: Upstream, *, stream: boo
     )
     made = adapter.build_request(request, upstream)
     assert made.dropped == ("seed",)
-    answer = httpx.post(made.url, headers=made.headers, content=made.body, trust_env=False)
+    answer = httpx.post(made.url, headers=made.headers, content=made.body, timeout=20, trust_env=False)
     if stream:
         parser = adapter.stream_parser(request)
         events = [*parser.feed(answer.content), *parser.close()]
@@ -111,5 +111,5 @@ def test_a_row_is_all_that_a_new_vendor_needs(upstream: Upstream, *, stream: boo
 def test_its_credential_is_verified_where_the_row_says(upstream: Upstream) -> None:
     adapter = registry.adapter_for("made_up", {})
     made = adapter.verification(upstream)
-    answer = httpx.request(made.method, made.url, headers=made.headers, trust_env=False)
+    answer = httpx.request(made.method, made.url, headers=made.headers, timeout=20, trust_env=False)
     assert adapter.parse_models(answer.content) == ["m-1"]

@@ -248,7 +248,7 @@ async def test_what_cannot_be_read_is_a_400_and_free(
 
 
 async def test_each_dialect_refuses_a_stranger_in_its_own_shape(sandbox: RunningSandbox) -> None:
-    async with httpx.AsyncClient(base_url=sandbox.url, trust_env=False) as stranger:
+    async with httpx.AsyncClient(base_url=sandbox.url, trust_env=False, timeout=20) as stranger:
         gpt = await stranger.get("/v1/models")
         claude = await stranger.get("/v1/models", headers={"anthropic-version": "2023-06-01", "x-api-key": "no"})
         gem = await stranger.get("/v1beta/models", headers={"x-goog-api-key": "no"})
@@ -271,7 +271,7 @@ async def test_gemini_streams_a_json_array_without_alt(client: httpx.AsyncClient
 
 async def test_faults_can_hold_for_the_whole_process() -> None:
     with running_sandbox(faults={"status": 503}) as broken:
-        async with httpx.AsyncClient(base_url=broken.url, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=broken.url, trust_env=False, timeout=20) as client:
             answer = await client.get("/v1/models", headers={"authorization": f"Bearer {KEY}"})
     assert answer.status_code == 503
 

@@ -12,7 +12,7 @@ CHAT = {"model": "sandbox-echo", "messages": [{"role": "user", "content": "hi"}]
 async def test_a_key_tells_its_account_and_a_listing_key_may_only_list(sandbox: RunningSandbox) -> None:
     async def asked(key: str) -> list[tuple[int, str]]:
         headers = {"authorization": f"Bearer {key}"}
-        async with httpx.AsyncClient(base_url=sandbox.url, trust_env=False, headers=headers) as client:
+        async with httpx.AsyncClient(base_url=sandbox.url, trust_env=False, headers=headers, timeout=20) as client:
             answers = [await client.get("/v1/models"), await client.post("/v1/chat/completions", json=CHAT)]
         return [(answer.status_code, answer.headers.get("x-sandbox-account", "")) for answer in answers]
 

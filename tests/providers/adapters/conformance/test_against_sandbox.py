@@ -62,7 +62,9 @@ def adapter_of(dialect: str) -> Adapter:
 
 
 def send(request: UpstreamRequest) -> httpx.Response:
-    return httpx.request(request.method, request.url, headers=request.headers, content=request.body, trust_env=False)
+    return httpx.request(
+        request.method, request.url, headers=request.headers, content=request.body, timeout=20, trust_env=False
+    )
 
 
 def relayed_to_the_end(relay: Relay, stream: bytes) -> bytes:
