@@ -58,7 +58,8 @@ def words(answer: Any) -> str:
 def test_the_page_shows_engines_workers_leases_and_what_waits(
     world: World, owner: Client, attempt: UncertainAttempt, lost: Worker, settings: Any, tmp_path: Path
 ) -> None:
-    settings.CONDUIT_HOME = tmp_path  # where no job has left a report yet
+    # Where no job has left a report, and no shipper a record that it set aside.
+    settings.CONDUIT_HOME, settings.JOURNAL_DIR = tmp_path, tmp_path / "journal"
     answer = owner.get("/system")
     text = words(answer)
     assert Markup(answer.content.decode()).offences() == []
