@@ -135,10 +135,10 @@ class Watched:
             self.complaints.append(f"failed: {url} {why}")
 
     def sideways(self) -> int:
-        """Pixels that the page, or a table in it, can be scrolled sideways."""
+        """Pixels that the page, or a table in it, can be scrolled sideways; a chart's figures may."""
         width: int = self.page.evaluate(
             "Math.max(...[document.documentElement, ...document.querySelectorAll('.tw')].map("
-            "part => part.scrollWidth - part.clientWidth))"
+            "part => part.closest('details') ? 0 : part.scrollWidth - part.clientWidth))"
         )
         return width
 
