@@ -14,9 +14,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from io import BytesIO
 from itertools import count
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -30,6 +33,7 @@ import msgspec
 import orjson
 import pydantic
 from django.core.handlers.asgi import ASGIRequest
+from django.db import OperationalError, connections
 from django.http import HttpResponse
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from redis.asyncio import Redis
@@ -274,6 +278,31 @@ async def limits() -> None:
     await valkey.aclose()
 
 
+def dead_connections() -> None:
+    """A question after PostgreSQL ended five pooled connections, by Django's backend and by ours."""
+    own = connections.settings["default"]
+    theirs = {**own, "ENGINE": "django.db.backends.postgresql", "CONN_HEALTH_CHECKS": True}
+    connections.settings.update({"Django's backend": theirs, "conduit.database": own})
+
+    def ask(alias: str, together: Barrier) -> None:
+        with connections[alias].cursor() as cursor:
+            cursor.execute("SELECT 1")
+            together.wait(20)
+        connections[alias].close()
+
+    for alias in ("Django's backend", "conduit.database"):
+        together = Barrier(5)
+        with ThreadPoolExecutor(5) as threads:
+            list(threads.map(ask, [alias] * 5, [together] * 5))
+        with connections["default"].cursor() as cursor:
+            cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+        began = time.perf_counter()
+        with suppress(OperationalError):
+            ask(alias, Barrier(1))
+        show(f"a question that meets five dead connections, {alias}", time.perf_counter() - began)
+        connections[alias].close_pool()  # type: ignore[attr-defined]
+
+
 def steps() -> Iterator[Callable[[], object]]:
     yield lambda: asyncio.run(deadlines())
     yield journals
@@ -281,6 +310,7 @@ def steps() -> Iterator[Callable[[], object]]:
     yield counting
     yield request_objects
     yield lambda: asyncio.run(limits())
+    yield dead_connections
 
 
 for step in steps():
