@@ -134,13 +134,14 @@ class Watched:
         if "ERR_ABORTED" not in why and "ERR_CACHE_MISS" not in why:
             self.complaints.append(f"failed: {url} {why}")
 
-    def sideways(self) -> int:
-        """Pixels that the page, or a table in it, can be scrolled sideways; a chart's figures may."""
-        width: int = self.page.evaluate(
-            "Math.max(...[document.documentElement, ...document.querySelectorAll('.tw')].map("
-            "part => part.closest('details') ? 0 : part.scrollWidth - part.clientWidth))"
+    def sideways(self) -> list[str]:
+        """What can be scrolled sideways, the page or a table in it, with its pixels; a chart's figures may."""
+        found: list[str] = self.page.evaluate(
+            """[document.documentElement, ...document.querySelectorAll('.tw')].filter(part =>
+                !part.closest('details') && part.scrollWidth > part.clientWidth).map(part =>
+                `${part.scrollWidth} in ${part.clientWidth} pixels: ${part.innerText}`)"""
         )
-        return width
+        return found
 
     def overlaps(self) -> list[str]:
         """Statuses that lie on the name of their row."""
