@@ -135,9 +135,12 @@ class Routing(msgspec.Struct, frozen=True):
 # --- loading -------------------------------------------------------------------------------------------------------
 
 
-def load() -> Routing:
-    """Reads and decrypts the configuration. A credential that cannot be opened is reported, not skipped silently."""
-    found = matcher()
+def load(found: Matcher | None = None) -> Routing:
+    """Reads and decrypts the configuration. A credential that cannot be opened is reported, not skipped silently.
+
+    `found` describes models; without it the catalogue is read.
+    """
+    found = found or matcher()
     entries: dict[UUID, ProviderEntry] = {}
     secrets = _open_credentials()
     for row in Provider.objects.filter(enabled=True):

@@ -13,10 +13,13 @@ class Epoch(models.Model):
 
     id = models.SmallIntegerField(primary_key=True, default=1)
     snapshot = models.BigIntegerField(default=0, help_text="providers, credentials, routes, prices")
+    catalogue = models.BigIntegerField(
+        default=0, db_default=0, help_text="models and prices: the part of the snapshot that is dear to read"
+    )
     keys = models.BigIntegerField(default=0, help_text="virtual keys, teams, budgets")
 
     def __str__(self) -> str:
-        return f"snapshot {self.snapshot}, keys {self.keys}"
+        return f"snapshot {self.snapshot}, catalogue {self.catalogue}, keys {self.keys}"
 
 
 class LiveProcess(models.Model):

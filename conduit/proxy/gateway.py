@@ -22,7 +22,7 @@ from redis.backoff import NoBackoff
 from conduit.core import keyring, live
 from conduit.core.ids import uuid7
 from conduit.core.once import Once
-from conduit.proxy import errors, metrics, snapshot
+from conduit.proxy import errors, metrics
 from conduit.proxy.bank import PostgresBank
 from conduit.proxy.errors import ApiError
 from conduit.proxy.idempotency import IdempotentCalls
@@ -32,7 +32,7 @@ from conduit.proxy.rejections import Rejections
 from conduit.proxy.request_log import RequestLog
 from conduit.proxy.responses import Responses
 from conduit.proxy.responses_background import Background
-from conduit.proxy.snapshot import Database, Snapshot, Watcher
+from conduit.proxy.snapshot import Database, Pictures, Snapshot, Watcher
 from conduit.proxy.stream_watch import StreamWatch, configured
 from keys import entries, peppers
 from keys.authentication import KeyCache
@@ -93,6 +93,7 @@ class Gateway:
         self._provider_budgets: dict[UUID, tuple[BudgetEntry, ...]] = {}
         self._provider_budgets_changed = True
         self._prices: dict[tuple[UUID, str], PriceRow | None] = {}
+        self._pictures = Pictures()
         self._watcher = Watcher(self)
         self._supplied = supply.generation()  # what the snapshot was drawn with
         self._wished = asyncio.Event()
@@ -166,7 +167,7 @@ class Gateway:
 
     async def snapshot_changed(self) -> None:
         supplied = supply.generation()
-        fresh = await self._database.run(snapshot.load)
+        fresh = await self._database.run(self._pictures.load)
         self.snapshot, self._supplied = fresh, supplied
         if supply.wished():
             self._wished.set()

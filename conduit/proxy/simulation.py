@@ -18,13 +18,13 @@ from conduit.core.actor import Actor
 from conduit.core.clock import now, rfc3339
 from conduit.core.errors import InvalidInput
 from conduit.core.money import format_usd
-from conduit.proxy import errors, rate_gate, snapshot
+from conduit.proxy import errors, rate_gate
 from conduit.proxy.call import Call
 from conduit.proxy.decision import Decision, Foreseen, Funds, fund_key
 from conduit.proxy.dialects.registry import DIALECTS
 from conduit.proxy.paths import Path
 from conduit.proxy.pipeline import MAX_ATTEMPTS
-from conduit.proxy.snapshot import Snapshot
+from conduit.proxy.snapshot import Pictures, Snapshot
 from keys import entries, rate_foresight
 from keys.entries import KeyEntry
 from keys.foresight import read_slices
@@ -64,7 +64,7 @@ def simulate(asked: Asked, *, actor: Actor) -> dict[str, Any]:
     """The answer's body. Raises InvalidInput where the dialect has no such endpoint. Changes nothing."""
     at = now()
     entry, hindrance = entries.of_key(asked.key, actor)
-    decision, picture = Decision(_call(asked, entry), to_end=True), snapshot.load()
+    decision, picture = Decision(_call(asked, entry), to_end=True), Pictures().load()
     if hindrance:
         state = state_of(asked.key, at)
         stopped = {"state": "stopped", "found": hindrance} if state == "active" else {"state": state}

@@ -23,7 +23,9 @@ import psycopg
 import structlog
 from django.db import DatabaseError, OperationalError, connections
 
+from conduit.core.models import Epoch
 from providers import routing
+from providers.catalogue import Matcher, matcher
 from providers.routing import Routing, TargetEntry
 from usage.pricing import PriceBook, PriceRow, load_book
 
@@ -53,15 +55,20 @@ class Snapshot(msgspec.Struct, frozen=True):
         )
 
 
-def load() -> Snapshot:
-    """Synchronous: runs in a thread of the control plane."""
-    loaded = routing.load()
+class Pictures:
+    """Draws one snapshot after the other. Models and prices are thousands of rows and change seldom: they are read
+    again only when their own epoch has moved. Synchronous: runs in a thread of the control plane."""
 
-    def listed(vendor: str, model: str) -> tuple[str, str] | None:
-        known = loaded.matcher.match(vendor, model)
-        return (known.vendor, known.name) if known else None
+    def __init__(self) -> None:
+        self._known: tuple[int, Matcher, PriceBook] | None = None
 
-    return Snapshot(loaded, load_book(listed))
+    def load(self) -> Snapshot:
+        epoch = Epoch.objects.values_list("catalogue", flat=True).get(id=1)  # first: what changes later moves it again
+        if self._known is None or self._known[0] != epoch:
+            found = matcher()
+            self._known = epoch, found, load_book(found.names)
+        _, found, prices = self._known
+        return Snapshot(routing.load(found), prices)
 
 
 class Database:

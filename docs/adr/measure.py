@@ -33,6 +33,7 @@ import msgspec
 import orjson
 import pydantic
 from django.core.handlers.asgi import ASGIRequest
+from django.core.management import call_command
 from django.db import OperationalError, connections
 from django.http import HttpResponse
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -49,10 +50,14 @@ from conduit.proxy import metrics
 from conduit.proxy.call import Answer, Incoming
 from conduit.proxy.dialects.openai_chat import ChatBody
 from conduit.proxy.dialects.registry import DIALECTS
+from conduit.proxy.snapshot import Pictures
 from keys.entries import RateScope
 from keys.limits import RateLimits
 from providers.adapters.types import Dialect, Endpoint
+from providers.catalogue_sync import sync_models
 from usage import journal, records
+from usage.models import Price
+from usage.price_sync import sync_prices
 
 ROUNDS = 5
 BODY = json.dumps(
@@ -303,6 +308,17 @@ def dead_connections() -> None:
         connections[alias].close_pool()  # type: ignore[attr-defined]
 
 
+def reloads() -> None:
+    """What a changed configuration costs a web process: with models and prices read again, and kept."""
+    call_command("migrate", verbosity=0)
+    sync_models()
+    sync_prices()
+    pictures = Pictures()
+    timed(f"a reload that reads {Price.objects.count():,} prices and their models", lambda: Pictures().load(), 1)
+    pictures.load()
+    timed("a reload that keeps them", lambda: pictures.load(), 1)
+
+
 def steps() -> Iterator[Callable[[], object]]:
     yield lambda: asyncio.run(deadlines())
     yield journals
@@ -311,6 +327,7 @@ def steps() -> Iterator[Callable[[], object]]:
     yield request_objects
     yield lambda: asyncio.run(limits())
     yield dead_connections
+    yield reloads
 
 
 for step in steps():

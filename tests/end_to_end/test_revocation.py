@@ -27,8 +27,8 @@ GRACE = 6
 SILENT = """
 CREATE OR REPLACE FUNCTION conduit_changed() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-  IF TG_ARGV[0] = 'snapshot' THEN UPDATE core_epoch SET snapshot = snapshot + 1 WHERE id = 1;
-  ELSE UPDATE core_epoch SET keys = keys + 1 WHERE id = 1;
+  IF TG_ARGV[0] = 'keys' THEN UPDATE core_epoch SET keys = keys + 1 WHERE id = 1;
+  ELSE UPDATE core_epoch SET snapshot = snapshot + 1, catalogue = catalogue + 1 WHERE id = 1;
   END IF;
   RETURN NULL;
 END $$;
