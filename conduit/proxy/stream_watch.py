@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 AFTER_THE_END = 5.0  # seconds that a provider may leave the connection open behind its end marker
 LONGEST_LOOK, SHORTEST_LOOK = 1.0, 0.02  # seconds between two looks
+LATE = 0.1  # seconds that a busy event loop may take to come to it
 
 COMMENT = b": keep-alive\n\n"
 PING = b'event: ping\ndata: {"type":"ping"}\n\n'
@@ -153,6 +154,8 @@ class StreamWatch:
         self.pace = pace
         self._clients: dict[Client, Callable[[], Call | None]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0  # perf_counter() of the next look
+        self._stood_still = False  # this process, before the last look
 
     def add(self, client: Client, call: Callable[[], Call | None]) -> None:
         """`call`: None until it is known whose request it is."""
@@ -177,11 +180,19 @@ class StreamWatch:
             self.discard(nobody)
 
     def _arm(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self.pace.look, self._look)
+        seconds = SHORTEST_LOOK if self._stood_still else self.pace.look
+        self._due = perf_counter() + seconds
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
 
     def _look(self) -> None:
+        """A look that is late sees nothing: what came while this process stood still is read after the timers. The
+        next one judges, however late it is."""
         self._timer = None
         now = perf_counter()
+        self._stood_still = not self._stood_still and now - self._due > LATE
+        if self._stood_still:
+            self._arm()
+            return
         for client, ask in list(self._clients.items()):
             call = ask()
             if call is not None and call.attempts and call.inbound is not None and call.inbound.head.stream:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -35,6 +36,29 @@ def paced(gateway: RunningGateway, *, keep_alive: float = 0, idle: float = 0, to
         yield
     finally:
         watch.pace = before
+
+
+@contextmanager
+def standing_still(gateway: RunningGateway, *, after: float, seconds: float) -> Iterator[None]:
+    """The whole web process, once, while its providers go on: in the middle of reading sockets, so that its timers come
+    before the rest of them. A process that was paused and continued is there as well."""
+    loop = gateway.app.gateway._tasks[0].get_loop()
+    ours, theirs = socket.socketpair()
+
+    def stand() -> None:
+        theirs.recv(1)
+        time.sleep(seconds)
+
+    loop.call_soon_threadsafe(loop.add_reader, theirs, stand)
+    timer = threading.Timer(after, ours.send, [b"!"])
+    timer.start()
+    with ours, theirs:
+        try:
+            yield
+        finally:
+            timer.join()
+            loop.call_soon_threadsafe(loop.remove_reader, theirs)
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result(30)
 
 
 def chunk(text: str) -> bytes:

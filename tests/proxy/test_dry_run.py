@@ -81,6 +81,7 @@ def routes(gateway: RunningGateway) -> list[str]:
     gateway.route("unpriced then roomy", (providers[0], "sandbox-nameless"), roomy)
     gateway.route("only unpriced", (providers[0], "sandbox-nameless"))
     gateway.route("nowhere")
+    wait_for(lambda: providers[2].id in gateway.app.gateway._provider_budgets)
     return [
         "free/sandbox-lorem", "tight/sandbox-lorem", "roomy/sandbox-lorem", "tight then free", "dear then free",
         "unpriced then roomy", "only unpriced", "nowhere", "nothing of this name",

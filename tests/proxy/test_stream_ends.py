@@ -14,7 +14,7 @@ from conduit.proxy import stream_watch
 from tests.harness import oracle
 from tests.harness.gateway import RunningGateway, wait_for
 from tests.harness.speakers import PREFIXES, SPEAKERS, Speaker
-from tests.proxy.streams import HEAD, chunk, ending, paced, scripted
+from tests.proxy.streams import HEAD, chunk, ending, paced, scripted, standing_still
 
 pytestmark = pytest.mark.usefixtures("module_books")
 
@@ -89,6 +89,22 @@ def test_a_stream_that_takes_too_long_altogether_is_ended(gateway: RunningGatewa
     billed = oracle.billed(gateway, event.id)
     assert event.output_tokens >= billed.units["output_tokens"] >= len(seen.text.split()) > 0
     assert reasons(gateway)["total_timeout"] == before + 1
+
+
+def test_what_came_while_the_process_stood_still_is_no_silence(gateway: RunningGateway) -> None:
+    steady = {"x-sandbox-tokens": "100", "x-sandbox-chunk-gap-ms": "20"}
+    with paced(gateway, idle=0.3), standing_still(gateway, after=0.7, seconds=0.8):
+        _, seen = SPEAKERS["openai"].stream(gateway.url, gateway.raw_key, headers=steady)
+    assert (seen.ended, seen.error, len(seen.text.split())) == (True, None, 100)
+
+
+def test_what_came_while_the_process_stood_still_is_paid_for(gateway: RunningGateway) -> None:
+    endless = {"x-sandbox-tokens": "4000", "x-sandbox-chunk-gap-ms": "20"}
+    with paced(gateway, total=1.0), standing_still(gateway, after=0.7, seconds=0.8):
+        answer, seen = SPEAKERS["openai"].stream(gateway.url, gateway.raw_key, headers=endless)
+    told_once(SPEAKERS["openai"], seen, 504)
+    event = gateway.event(answer)
+    assert event.output_tokens >= oracle.billed(gateway, event.id).units["output_tokens"]
 
 
 def test_a_callers_own_limit_holds_for_each_attempt_to_its_last_byte(gateway: RunningGateway, speaker: Speaker) -> None:
