@@ -70,14 +70,13 @@ def test_who_leaves_closes_the_provider_and_pays_what_it_billed(
     since = len(read_lines(gateway.sandbox.invoice))
     with paced(gateway, keep_alive=0.05 if "kept alive" in phase else 0):
         connection = opened(gateway, speaker, f"{PREFIXES[wire]}sandbox-echo", request_id, PHASES[phase])
+        wait_for(lambda: bool(billed_lines(gateway, since)))  # the provider has the request
         if "kept alive" in phase:
             until(connection, lambda got: got.count(MARKS[speaker.name][:12]) >= 3)
         elif phase == "in the middle":
             until(connection, lambda got: len(got) > 3000)
         elif phase == "at the last piece":
             until(connection, lambda got: ENDS[speaker.name] in got)
-        else:
-            wait_for(lambda: bool(billed_lines(gateway, since)))  # the provider has the request
         connection.close()
         left = time.time()
         (event,) = gateway.events(request_id)
