@@ -16,27 +16,27 @@ from uuid import UUID
 
 from conduit.core import raw_keys
 from conduit.core.once import Once
+from conduit.core.stored_digests import NOBODY
 from keys.entries import KeyEntry
 from keys.peppers import Peppers
 
 CACHED_KEYS = 20_000
 CACHED_STRANGERS = 5_000  # well-formed keys that do not exist: bounded, so that guessing cannot fill memory
 STRANGER_SECONDS = 10.0
-NOBODY = bytes(32)  # no digest is this one
 
 
 class KeyCache:
     """`load(public_id)` reads one entry; `peppers` maps pepper version to key, or finds newer versions too.
 
-    `stored(public_id)` reads (pepper version, digest) alone. It is asked first, so that a wrong secret of a known
-    public id costs what an unknown one costs, and moves nothing: neither rights nor budgets are read for it.
+    `stored(public_id)` reads (pepper version, digest) alone, version 0 for nobody's. It is asked first, so that a wrong
+    secret of a known public id costs what an unknown one costs, and moves nothing: neither rights nor budgets are read.
     """
 
     def __init__(
         self,
         load: Callable[[str], Awaitable[KeyEntry | None]],
         peppers: dict[int, bytes] | Peppers,
-        stored: Callable[[str], Awaitable[tuple[int, bytes] | None]] | None = None,
+        stored: Callable[[str], Awaitable[tuple[int, bytes]]] | None = None,
     ) -> None:
         self._load, self._stored = load, stored
         self._peppers = peppers if isinstance(peppers, Peppers) else Peppers(peppers, partial(_only, peppers))
@@ -97,9 +97,9 @@ class KeyCache:
         """Whether the stored digest is that of this text. Without a row the same work is done for nothing."""
         if self._stored is None:
             return True  # `load` answers both at once
-        found = await self._stored(public_id)
-        pepper = await self._peppers.find(found[0]) if found else None
-        same = raw_keys.same(raw_keys.digest(raw, pepper or NOBODY), found[1] if found else NOBODY)
+        version, digest = await self._stored(public_id)
+        pepper = await self._peppers.find(version) if version else None
+        same = raw_keys.same(raw_keys.digest(raw, pepper or NOBODY), digest)
         return same and pepper is not None
 
     def drop(self, key_id: UUID | None = None) -> None:

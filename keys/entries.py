@@ -18,6 +18,7 @@ from django.db.models import F
 
 from conduit.core.actor import Actor
 from conduit.core.clock import now
+from conduit.core.stored_digests import stored_digest
 from keys import delegation
 from keys.budget_owners import owner_names
 from keys.budgets import Bounds, period_bounds
@@ -137,10 +138,9 @@ def load(public_id: str) -> KeyEntry | None:
     return None if delegation.hindrance(line, at) else _entry(line, secret, rotating=len(live) > 1)
 
 
-def stored(public_id: str) -> tuple[int, bytes] | None:
-    """(pepper version, digest) of the secret with this public id, and nothing else about it."""
-    found = KeySecret.objects.filter(public_id=public_id).values_list("pepper_version", "digest").first()
-    return (found[0], bytes(found[1])) if found else None
+def stored(public_id: str) -> tuple[int, bytes]:
+    """(pepper version, digest) of the secret with this public id, and nothing else about it; version 0 for nobody's."""
+    return stored_digest(KeySecret, public_id)
 
 
 def of_key(key: VirtualKey, actor: Actor | None = None) -> tuple[KeyEntry, str]:

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 from conduit.core import keyring, raw_keys
 from conduit.core.secret import Secret
+from conduit.core.stored_digests import NOBODY
 from keys import entries
 from keys.issuing import PEPPER
 from keys.models import KeySecret, VirtualKey
-
-_NOBODY = b"\x00" * 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ def whose(raws: Sequence[Secret]) -> list[KnownKey | None]:
 
 def _known(raw: str, secret: KeySecret | None) -> KnownKey | None:
     _, pepper = keyring.purpose_key(PEPPER, secret.pepper_version if secret else None)
-    digest = bytes(secret.digest) if secret else _NOBODY
+    digest = bytes(secret.digest) if secret else NOBODY
     genuine = raw_keys.same(raw_keys.digest(raw, pepper), digest)
     # Of a secret whose digest was destroyed when it ended, the public id is all that can still be compared.
     if secret is None or not (genuine or not digest):

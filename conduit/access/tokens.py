@@ -18,10 +18,10 @@ from conduit.core.clock import now
 from conduit.core.errors import Forbidden, InvalidInput
 from conduit.core.fields import parse_choice, parse_text
 from conduit.core.secret import Secret
+from conduit.core.stored_digests import stored_digest
 
 PEPPER = "token-pepper"
 USE_NOTED_EVERY = timedelta(minutes=1)
-_NOBODY = b"\x00" * 32
 
 
 def create_token(
@@ -95,11 +95,10 @@ def whose(raw: str) -> ManagementToken | None:
     public_id = raw_keys.public_id(raw_keys.MANAGEMENT_TOKEN, raw)
     if public_id is None:
         return None
-    found = ManagementToken.objects.filter(public_id=public_id)
-    stored = found.values_list("pepper_version", "digest").first()
-    _, pepper = keyring.purpose_key(PEPPER, stored[0] if stored else None)
-    genuine = raw_keys.same(raw_keys.digest(raw, pepper), bytes(stored[1]) if stored else _NOBODY)
-    return found.first() if genuine else None
+    version, digest = stored_digest(ManagementToken, public_id)
+    _, pepper = keyring.purpose_key(PEPPER, version or None)
+    genuine = raw_keys.same(raw_keys.digest(raw, pepper), digest) and version > 0
+    return ManagementToken.objects.filter(public_id=public_id).first() if genuine else None
 
 
 def is_live(token: ManagementToken) -> bool:

@@ -309,7 +309,7 @@ class Gateway:
             raise errors.not_ready("The gateway cannot look this key up: its database cannot be reached.") from error
         return entry
 
-    async def _load_stored(self, public_id: str) -> tuple[int, bytes] | None:
+    async def _load_stored(self, public_id: str) -> tuple[int, bytes]:
         try:
             return await self._database.read(entries.stored, public_id)
         except DatabaseError as error:

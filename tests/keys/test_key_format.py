@@ -13,6 +13,7 @@ from django.test.utils import CaptureQueriesContext
 
 from conduit.access import tokens
 from conduit.core import raw_keys
+from conduit.core.stored_digests import NOBODY
 from keys.authentication import KeyCache
 from keys.entries import KeyEntry
 
@@ -103,9 +104,9 @@ def test_a_key_is_no_token_and_a_token_no_key() -> None:
 async def test_a_mistyped_key_costs_no_query() -> None:
     asked: list[str] = []
 
-    async def stored(public_id: str) -> tuple[int, bytes] | None:
+    async def stored(public_id: str) -> tuple[int, bytes]:
         asked.append(public_id)
-        return None
+        return 0, NOBODY
 
     async def load(public_id: str) -> KeyEntry | None:
         raise AssertionError("nothing of an unproven key is read")
