@@ -63,9 +63,8 @@ def test_dead_connections_of_the_pool_cost_a_question_their_look_only(
     """With the pool's own check each costs a pause that doubles: five of them, and no question is answered."""
     pool, pauses = connections["default"].pool, []  # type: ignore[attr-defined]
     monkeypatch.setattr(psycopg_pool.pool, "sleep", pauses.append)
-    monkeypatch.setattr(
-        snapshot, "renew_connections", lambda: None
-    )  # the test before may have left a gateway that hears
+    # a gateway of the test before would hear of the end, and renew the pool before it is asked
+    monkeypatch.setattr(snapshot, "renew_connections", lambda: None)
     fill_the_pool()
     before = pool.get_stats().get("returns_bad", 0)
     end_all(database_url)
