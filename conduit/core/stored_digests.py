@@ -15,7 +15,7 @@ _QUERY = sql.SQL(
 
 def stored_digest(model: type[Model], public_id: str) -> tuple[int, bytes]:
     """(pepper version, digest) of the row with this public id; (0, NOBODY) where there is none. One statement gives one
-    row of the same size in both cases: a row more to fetch and to convert took 25 us longer, which can be measured."""
+    row of the same size in both cases: a row more to fetch and to convert takes a time that can be measured."""
     with connection.cursor() as cursor:
         cursor.execute(_QUERY.format(sql.Identifier(model._meta.db_table)), [NOBODY, public_id])
         ((version, digest),) = cursor.fetchall()

@@ -28,3 +28,6 @@ def test_a_secret_that_is_there_and_one_that_is_not_are_read_by_one_and_the_same
         assert (len(digest), version > 0) == (len(NOBODY), True)
         there, missing = [query["sql"] for query in seen.captured_queries]
         assert there.replace(raw[7:17], "NobodyHas1") == missing
+        with connection.cursor() as cursor:
+            cursor.execute(missing)
+            assert cursor.fetchall() == [nothing], "a row to fetch there as well"
